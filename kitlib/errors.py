@@ -1,0 +1,213 @@
+"""Every way the kit can fail, with the exit code of its kind.
+
+    KitError                    1   the kit itself failed (a defect)
+    |- ParamsError              2   a parameter file, an option or the catalogue is wrong
+    |- PreconditionError        3   a condition for going on does not hold
+    |  `- GuardError            3   a living cluster would be destroyed and is not named
+    |- ConnectError             4   a host cannot be reached, or refuses the login
+    |  `- HostKeyError          4   a host key is unknown or has changed
+    |- ApiError                 5   the Kubernetes API refused or could not be reached
+    |- CommandError             6   a command on a host failed
+    |- ParseError               7   a command's output was not what its parser knows
+    |- ChecksFailed             8   the stages ran, and the cluster is not as wanted
+    |- DeadlineError            9   a wait ended before what it waited for came true
+    |- LabError                10   the lab cannot do what was asked of it
+    `- Interrupted            130   the person (or the scheduler) stopped the run
+
+Exit code 0 is PASS or PLANNED and nothing else. The README's table is generated from this module.
+A message reads `<host or object>: <what>: <got>`; the way out of it is the `remedy`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ApiError",
+    "ChecksFailed",
+    "CommandError",
+    "ConnectError",
+    "DeadlineError",
+    "GuardError",
+    "HostKeyError",
+    "Interrupted",
+    "KitError",
+    "LabError",
+    "ParamsError",
+    "ParseError",
+    "PreconditionError",
+    "Problem",
+    "exit_codes",
+]
+
+
+class KitError(Exception):
+    """Something failed in a way the kit understands.
+
+    Args:
+        message: What happened, where first: `worker-1: kubeadm join: exit status 1`.
+        remedy: What the reader can do about it; empty when there is nothing to say.
+    """
+
+    exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "the kit itself failed"
+    transient: ClassVar[bool] = False
+    """True when trying the same thing again may succeed."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """Return the message and, on a line of its own, the remedy."""
+        return f"{self.message}\n  remedy: {self.remedy}" if self.remedy else self.message
+
+
+class Problem(str):
+    """One thing that is wrong with a parameter file: `file: key: value: rule`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, file: str, key: str, value: object, rule: str) -> Problem:
+        """Return the problem as one line; `value` is shown as YAML users would recognise it."""
+        return cls(f"{file}: {key}: {value!r}: {rule}")
+
+
+class ParamsError(KitError):
+    """A parameter file, an option or the catalogue is wrong; all problems are in one message."""
+
+    exit_code = 2
+    kind = "wrong parameters, options or files"
+
+    def __init__(self, problems: str | list[Problem], *, remedy: str = "") -> None:
+        self.problems = [Problem(problems)] if isinstance(problems, str) else problems
+        super().__init__("\n".join(self.problems), remedy=remedy)
+
+
+class PreconditionError(KitError):
+    """A condition for going on does not hold; nothing was changed."""
+
+    exit_code = 3
+    kind = "a precondition does not hold"
+
+
+class GuardError(PreconditionError):
+    """A living cluster would be destroyed and the parameters do not name it."""
+
+    kind = "a living cluster is in the way"
+
+
+class ConnectError(KitError):
+    """A host cannot be reached, or refuses the login."""
+
+    exit_code = 4
+    kind = "a host cannot be reached"
+    transient = True
+
+
+class HostKeyError(ConnectError):
+    """A host key is unknown or differs from the remembered one. Never retried."""
+
+    kind = "a host key is unknown or has changed"
+    transient = False
+
+
+class ApiError(KitError):
+    """The Kubernetes API refused a request or could not be reached.
+
+    Args:
+        message: What was asked for, and the API's own message.
+        status: The HTTP status; 0 when there was no answer at all.
+        reason: The API's reason word (`NotFound`, `Forbidden`, ...), where it gave one.
+        remedy: What the reader can do about it.
+    """
+
+    exit_code = 5
+    kind = "the Kubernetes API refused or is out of reach"
+
+    def __init__(
+        self, message: str, *, status: int = 0, reason: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.status = status
+        self.reason = reason
+
+    @property
+    def retryable(self) -> bool:
+        """True for no answer, 429 and 5xx: the API may be back in a moment."""
+        return self.status == 0 or self.status == 429 or self.status >= 500
+
+
+class CommandError(KitError):
+    """A command on a host failed.
+
+    Args:
+        host: The host's name in the inventory.
+        command: The command, masked and pasteable.
+        exit_status: Its exit status; None when it never ended.
+        tail: The last lines it printed.
+        remedy: What the reader can do about it.
+    """
+
+    exit_code = 6
+    kind = "a command on a host failed"
+
+    def __init__(
+        self, host: str, command: str, exit_status: int | None, tail: str, *, remedy: str = ""
+    ) -> None:
+        ended = "did not end" if exit_status is None else f"exit status {exit_status}"
+        shown = "\n".join(f"  | {line}" for line in tail.splitlines())
+        super().__init__(f"{host}: {command}: {ended}" + (f"\n{shown}" if shown else ""))
+        self.remedy = remedy
+        self.host = host
+        self.command = command
+        self.exit_status = exit_status
+        self.tail = tail
+
+
+class ParseError(KitError):
+    """A command's output was not what its parser knows: names the parser and the offending text."""
+
+    exit_code = 7
+    kind = "output that the kit does not understand"
+
+
+class ChecksFailed(KitError):
+    """The stages ran, and the cluster is not as wanted."""
+
+    exit_code = 8
+    kind = "a check failed"
+
+
+class DeadlineError(KitError):
+    """A wait ended before what it waited for came true: a timeout is a failure."""
+
+    exit_code = 9
+    kind = "a wait ran out of time"
+
+
+class LabError(KitError):
+    """The lab cannot do what was asked: namespaces refused, a port taken, a tool missing."""
+
+    exit_code = 10
+    kind = "the lab cannot do that here"
+
+
+class Interrupted(KitError):
+    """The person or the scheduler stopped the run (Ctrl-C, SIGTERM)."""
+
+    exit_code = 130
+    kind = "interrupted"
+
+
+def exit_codes() -> dict[int, str]:
+    """Return exit code -> meaning, in order; a shared code has its common ancestor's meaning."""
+    table = {0: "PASS, or PLANNED in a dry run"}
+    pending: list[type[KitError]] = [KitError]
+    while pending:
+        cls = pending.pop(0)
+        table.setdefault(cls.exit_code, cls.kind)
+        pending.extend(cls.__subclasses__())
+    return dict(sorted(table.items()))
