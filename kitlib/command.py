@@ -35,12 +35,19 @@ class Cmd:
         env: Environment variables set for this command alone.
         mutates: True when running it changes a host or the cluster. A read-only runner refuses it.
         timeout: Seconds after which the command counts as failed; None takes the runner's default.
+        label: A few words that stand for a long script where a line is all there is room for.
     """
 
     argv: tuple[str | Secret, ...]
     env: Mapping[str, str | Secret] = field(default_factory=dict)
     mutates: bool = False
     timeout: float | None = None
+    label: str = ""
+
+    @property
+    def brief(self) -> str:
+        """The label, or else the whole masked line."""
+        return f"({self.label})" if self.label else str(self)
 
     @classmethod
     def of(cls, *argv: str | Secret, timeout: float | None = None) -> Cmd:
@@ -72,7 +79,11 @@ class Cmd:
 
 
 def script(
-    text: str, *args: str | Secret, mutates: bool = False, timeout: float | None = None
+    text: str,
+    *args: str | Secret,
+    mutates: bool = False,
+    timeout: float | None = None,
+    label: str = "",
 ) -> Cmd:
     """Return a command that runs `text` with `sh -c`, for what an argument list cannot say.
 
@@ -83,6 +94,7 @@ def script(
         ("sh", "-c", text, "sh", *args) if args else ("sh", "-c", text),
         mutates=mutates,
         timeout=timeout,
+        label=label,
     )
 
 

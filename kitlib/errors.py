@@ -5,7 +5,8 @@
     |- PreconditionError        3   a condition for going on does not hold
     |  `- GuardError            3   a living cluster would be destroyed and is not named
     |- ConnectError             4   a host cannot be reached, or refuses the login
-    |  `- HostKeyError          4   a host key is unknown or has changed
+    |  |- HostKeyError          4   a host key is unknown or has changed
+    |  `- HostLoginError        4   the login was refused
     |- ApiError                 5   the Kubernetes API refused or could not be reached
     |- CommandError             6   a command on a host failed
     |- ParseError               7   a command's output was not what its parser knows
@@ -30,6 +31,7 @@ __all__ = [
     "DeadlineError",
     "GuardError",
     "HostKeyError",
+    "HostLoginError",
     "Interrupted",
     "KitError",
     "LabError",
@@ -62,6 +64,10 @@ class KitError(Exception):
     def __str__(self) -> str:
         """Return the message and, on a line of its own, the remedy."""
         return f"{self.message}\n  remedy: {self.remedy}" if self.remedy else self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows instead of a traceback: the message says it all."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Problem(str):
@@ -111,6 +117,13 @@ class HostKeyError(ConnectError):
     """A host key is unknown or differs from the remembered one. Never retried."""
 
     kind = "a host key is unknown or has changed"
+    transient = False
+
+
+class HostLoginError(ConnectError):
+    """The host answered and refused the login. Never retried."""
+
+    kind = "a host refused the login"
     transient = False
 
 

@@ -1,0 +1,41 @@
+# Everything a person or CI runs. `make help` lists the targets.
+# PYTHON names the interpreter (3.11 or newer) that the environment is made with.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check unit lock clean
+help:  ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.11 or newer with venv found." \
+		"On Debian and Ubuntu: apt-get install python3 python3-venv." >&2; exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: $(VENV)/.installed  ## Lab up, build, measure, report, lab down.
+	@$(BIN)/kit demo
+
+test: $(VENV)/.installed check unit  ## Run every check and every test.
+
+check: $(VENV)/.installed  ## Lint, format and types.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed  ## Run the tests; TESTS="..." narrows them.
+	$(BIN)/python -m pytest $(TESTS)
+
+lock:  ## Pin what pyproject.toml allows, as of today, in requirements.lock.
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[lab,test,dev]'
+	( echo '# Every package of the environment, pinned by `make lock`; pyproject.toml says what is wanted.'; \
+	  $(VENV)-lock/bin/python -m pip freeze --exclude cluster-network-kit ) > requirements.lock
+	rm -rf $(VENV)-lock build *.egg-info
+
+clean:  ## Remove the environment and caches; runs/ and the lab's state stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

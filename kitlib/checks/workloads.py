@@ -1,0 +1,117 @@
+"""Whether the plugin's own workloads are available, and stay so.
+
+A pod can be 1/1 between two crashes, so availability alone is not enough: the restart counts must
+not change while one looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kitlib.model import Check
+from kitlib.plugins import Plugin
+from kitlib.plugins.schema import Workload
+
+__all__ = ["restart_counts", "restarts", "workloads"]
+
+Key = tuple[str, str]
+
+
+def workloads(
+    objects: Iterable[Mapping[str, Any]], plugin: Plugin, *, nodes: int | None = None
+) -> list[Check]:
+    """Return one check for each workload of the plugin: all of its pods are available.
+
+    Args:
+        objects: DaemonSets and Deployments as plain mappings, those of the plugin's namespaces at
+            least.
+        plugin: The wanted plugin.
+        nodes: How many nodes there are, where a DaemonSet must have a pod on each; None to take its
+            own word for it.
+    """
+    found = {
+        (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]): each
+        for each in objects
+    }
+    return [
+        _available(want, found.get((want.kind, want.namespace, want.name)), nodes)
+        for want in plugin.workloads
+    ]
+
+
+def _available(want: Workload, found: Mapping[str, Any] | None, nodes: int | None) -> Check:
+    name = f"{want.kind.lower()}/{want.name}"
+    where = f"-n {want.namespace}"
+    ok, got, expected = False, "does not exist", "available"
+    if found is not None:
+        status = found.get("status", {})
+        if want.kind == "DaemonSet":
+            wanted = nodes if nodes is not None else status.get("desiredNumberScheduled", 0)
+            current = status.get("updatedNumberScheduled", 0)
+            available = status.get("numberAvailable", 0)
+        else:
+            wanted = found.get("spec", {}).get("replicas", 1)
+            current = status.get("updatedReplicas", 0)
+            available = status.get("availableReplicas", 0)
+        generation = found["metadata"].get("generation", 0)
+        seen = status.get("observedGeneration", 0) >= generation
+        ok = seen and wanted > 0 and current >= wanted and available >= wanted
+        got = f"{available} of {wanted} available" + ("" if seen else ", its change not seen yet")
+        expected = f"{wanted} available"
+    return Check.that(
+        ok,
+        "workloads.available",
+        name,
+        "every pod of it is available",
+        got=got,
+        expected=expected,
+        remedy=f"kubectl {where} describe {name}"
+        if found is not None
+        else "apply the plugin's manifest; was every document of it accepted?",
+    )
+
+
+def restart_counts(pods: Iterable[Mapping[str, Any]], plugin: Plugin) -> dict[str, int]:
+    """Return namespace/pod/container -> restarts, of the plugin's pods.
+
+    Args:
+        pods: Pods as plain mappings.
+        plugin: The wanted plugin.
+    """
+    counts = {}
+    for pod in pods:
+        meta = pod["metadata"]
+        labels = meta.get("labels") or {}
+        if not any(
+            meta.get("namespace") == want.namespace and want.selector.items() <= labels.items()
+            for want in plugin.workloads
+        ):
+            continue
+        for part in ("initContainerStatuses", "containerStatuses"):
+            for each in pod.get("status", {}).get(part) or ():
+                key = f"{meta['namespace']}/{meta['name']}/{each['name']}"
+                counts[key] = each.get("restartCount", 0)
+    return counts
+
+
+def restarts(before: Mapping[str, int], after: Mapping[str, int], seconds: float) -> list[Check]:
+    """Return one check for each container of the plugin's pods: not restarted meanwhile.
+
+    Args:
+        before: Restart counts at first.
+        after: Restart counts some time later; a container that is gone counts as not steady.
+        seconds: The time between.
+    """
+    return [
+        Check.that(
+            after.get(name) == count,
+            "workloads.steady",
+            name,
+            f"no restart within {seconds:g} s",
+            got=f"{count} restarts, then {after[name]}" if name in after else "the pod is gone",
+            expected="the same number",
+            remedy="kubectl -n {} logs {} -c {} --previous".format(*name.split("/", 2)),
+        )
+        for name, count in before.items()
+    ]

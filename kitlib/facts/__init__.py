@@ -1,0 +1,176 @@
+"""What is true on a host, read by one command and parsed from its text.
+
+Every subject is a module with a script and a parser; `COMMAND` asks for all of them in one round
+trip. Nothing here changes a host, and no parser fails because a tool is missing: the fact is then
+None, and `unknown` says why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kitlib.command import Cmd
+from kitlib.errors import CommandError
+from kitlib.facts import (
+    cni,
+    host,
+    kernel,
+    kubeadm,
+    leftovers,
+    links,
+    packages,
+    ports,
+    reach,
+    routes,
+    runtime,
+)
+from kitlib.facts.cni import Cni, CniFile
+from kitlib.facts.host import HostIdentity
+from kitlib.facts.kernel import Kernel
+from kitlib.facts.kubeadm import Kubeadm
+from kitlib.facts.leftovers import Leftovers
+from kitlib.facts.links import Link
+from kitlib.facts.packages import Package
+from kitlib.facts.ports import Listener
+from kitlib.facts.routes import Route
+from kitlib.facts.runtime import Runtime
+from kitlib.facts.sections import command, split
+from kitlib.model import CommandResult
+
+__all__ = [
+    "COMMAND",
+    "Cni",
+    "CniFile",
+    "HostFacts",
+    "HostIdentity",
+    "Kernel",
+    "Kubeadm",
+    "Leftovers",
+    "Link",
+    "Listener",
+    "Package",
+    "Route",
+    "Runtime",
+    "gather",
+    "parse",
+    "reach",
+]
+
+COMMAND: Cmd = command(
+    *(
+        subject.SCRIPT
+        for subject in (
+            host,
+            links,
+            routes,
+            kernel,
+            ports,
+            packages,
+            kubeadm,
+            cni,
+            runtime,
+            leftovers,
+        )
+    )
+)
+"""Reads every fact of a host in one round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What is true on one host at one moment.
+
+    Attributes:
+        name: The host's name in the inventory.
+        host: Who it is.
+        links: Its network devices; None when unknown.
+        routes: Its main routing table; None when unknown.
+        kernel: Settings, modules, swap.
+        ports: What listens; None when unknown.
+        packages: Installed packages of those that matter; None where there is no dpkg.
+        kubeadm: What of a cluster is on it.
+        cni: Its CNI configuration.
+        runtime: Its container runtime.
+        leftovers: Traces of network plugins.
+        clock_offset: Seconds that its clock is ahead of the asking machine's; None when unknown.
+        unknown: Section -> why it could not be read.
+    """
+
+    name: str
+    host: HostIdentity
+    links: tuple[Link, ...] | None
+    routes: tuple[Route, ...] | None
+    kernel: Kernel
+    ports: tuple[Listener, ...] | None
+    packages: Mapping[str, Package] | None
+    kubeadm: Kubeadm
+    cni: Cni
+    runtime: Runtime
+    leftovers: Leftovers
+    clock_offset: float | None
+    unknown: Mapping[str, str]
+
+    @property
+    def is_lab(self) -> bool:
+        """True on a lab host."""
+        return bool(self.host.lab)
+
+    def link(self, name: str) -> Link | None:
+        """Return the device of that name, or None."""
+        return next((link for link in self.links or () if link.name == name), None)
+
+    def version(self, package: str) -> str:
+        """Return the installed software version of a package; empty when it is not installed."""
+        found = (self.packages or {}).get(package)
+        return found.release if found else ""
+
+
+def parse(name: str, text: str, *, at: float | None = None) -> HostFacts:
+    """Return a host's facts, from what `COMMAND` printed there.
+
+    Args:
+        name: The host's name in the inventory.
+        text: Standard output of `COMMAND`.
+        at: The asking machine's time in the middle of the round trip; None leaves the clock
+            offset unknown.
+
+    Raises:
+        ParseError: A tool printed something that its parser does not know.
+    """
+    identity = host.parse(text)
+    known = identity.clock is not None and at is not None
+    return HostFacts(
+        name=name,
+        host=identity,
+        links=links.parse(text),
+        routes=routes.parse(text),
+        kernel=kernel.parse(text),
+        ports=ports.parse(text),
+        packages=packages.parse(text),
+        kubeadm=kubeadm.parse(text),
+        cni=cni.parse(text),
+        runtime=runtime.parse(text),
+        leftovers=leftovers.parse(text),
+        clock_offset=(identity.clock or 0) - (at or 0) if known else None,
+        unknown={part: each.why for part, each in split(text).items() if each.status},
+    )
+
+
+def gather(name: str, run: Callable[[Cmd], CommandResult]) -> HostFacts:
+    """Return a host's facts, read now.
+
+    Args:
+        name: The host's name in the inventory.
+        run: Runs a command on that host.
+
+    Raises:
+        CommandError: The script did not run to its end.
+        ParseError: A tool printed something that its parser does not know.
+    """
+    before = time.time()
+    result = run(COMMAND)
+    if not result.ok:
+        raise CommandError(name, "reading facts", result.exit_status, result.tail())
+    return parse(name, result.stdout, at=(before + time.time()) / 2)

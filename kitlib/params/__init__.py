@@ -1,0 +1,266 @@
+"""What is wanted: one YAML file that describes a cluster, checked whole before anything is touched.
+
+Every problem of the file (and of the options given beside it) is reported at once, each as
+`file: key: value: rule`. Nothing secret belongs in a parameter file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kitlib import plugins
+from kitlib.errors import ParamsError, Problem
+from kitlib.inventory import Host, Role
+from kitlib.params.notebook import check_notebook_parameters
+from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
+from kitlib.params.rules import absolute, cross_checks, is_address
+from kitlib.params.schema import Probe, Sheet, Ssh, Timeouts, rule_of
+
+__all__ = ["Params", "Probe", "Ssh", "Timeouts", "check_notebook_parameters", "load"]
+
+
+_LONGEST_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """What one cluster is wanted to be; made by `load` alone.
+
+    Attributes:
+        source: The parameter file, absolute.
+        cluster: The cluster's name (kubeadm's clusterName).
+        kubernetes_version: Major, minor and patch, without a v: `1.22.3`.
+        plugin: The network plugin's name in the catalogue.
+        plugin_manifest: An address or an absolute file applied instead; empty for the usual one.
+        plugin_source: A base address or an absolute directory that holds `<plugin>.yaml`; or empty.
+        pod_cidr: The pod CIDR where the file states one; see `effective_pod_cidr`.
+        service_cidr: The Service CIDR.
+        confirm_reset: Which living cluster may be destroyed: `sha256:<CA hash>`, a name, or empty.
+        hosts: The hosts, in the file's order.
+        ssh: How hosts are reached.
+        probe: How latency is measured.
+        timeouts: How long each kind of wait may take, in seconds.
+        runs: The directory that run directories are made under, absolute.
+    """
+
+    source: Path
+    cluster: str
+    kubernetes_version: str
+    plugin: str
+    plugin_manifest: str
+    plugin_source: str
+    pod_cidr: IPv4Network | None
+    service_cidr: IPv4Network
+    confirm_reset: str
+    hosts: tuple[Host, ...]
+    ssh: Ssh
+    probe: Probe
+    timeouts: Timeouts
+    runs: Path
+
+    @property
+    def control_plane(self) -> Host:
+        """The (first) control plane host; there is one at least."""
+        return next(host for host in self.hosts if host.is_control_plane)
+
+    @property
+    def workers(self) -> tuple[Host, ...]:
+        """The workers."""
+        return tuple(host for host in self.hosts if host.role is Role.WORKER)
+
+    @property
+    def effective_pod_cidr(self) -> IPv4Network:
+        """The pod CIDR: the stated one, or what the plugin's manifest expects."""
+        return self.pod_cidr or plugins.get(self.plugin).pod_cidr.default
+
+    @property
+    def manifest(self) -> str:
+        """Where the plugin's manifest is: an address, or an absolute file.
+
+        Empty when nothing is stated and no known release of the plugin fits the Kubernetes version.
+        """
+        if self.plugin_manifest:
+            return self.plugin_manifest
+        if self.plugin_source:
+            return f"{self.plugin_source.rstrip('/')}/{self.plugin}.yaml"
+        return plugins.get(self.plugin).manifest_address(self.kubernetes_version)
+
+    def masked(self) -> dict[str, Any]:
+        """Return the parameters as plain values for the record; anything secret would be masked.
+
+        Keys and values are those of the file, defaults filled in and paths made absolute.
+        """
+        return {
+            "source": str(self.source),
+            "cluster": self.cluster,
+            "kubernetes_version": self.kubernetes_version,
+            "plugin": self.plugin,
+            "plugin_manifest": self.plugin_manifest,
+            "plugin_source": self.plugin_source,
+            "pod_cidr": str(self.effective_pod_cidr),
+            "service_cidr": str(self.service_cidr),
+            "confirm_reset": self.confirm_reset,
+            "hosts": [
+                {
+                    "name": host.name,
+                    "address": host.address,
+                    "port": host.port,
+                    "role": host.role.value,
+                    "user": host.user,
+                    "identity_file": str(host.identity_file or ""),
+                    "labels": dict(host.labels),
+                    "node_address": host.node_address,
+                }
+                for host in self.hosts
+            ],
+            "ssh": self.ssh.model_dump(mode="json"),
+            "probe": self.probe.model_dump(mode="json"),
+            "timeouts": self.timeouts.model_dump(mode="json"),
+            "runs": str(self.runs),
+        }
+
+
+def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Params:
+    """Return the validated parameters of one file.
+
+    Args:
+        path: The parameter file.
+        overrides: Values given as options, by top-level key, which replace the file's: `--plugin`
+            is {"plugin": ...}. An option that was not given is None, or absent. Paths in them start
+            from the current directory, not from the file's.
+
+    Raises:
+        ParamsError: The file cannot be read, or anything in it is wrong; all problems at once.
+    """
+    source = absolute(str(path), Path.cwd())
+    shown = str(path)
+    document = _read(source, shown)
+    if document.data is None and document.problems:
+        raise ParamsError(document.problems)
+    options = {
+        name: _from_here(name, value)
+        for name, value in (overrides or {}).items()
+        if value is not None
+    }
+    data = {**document.data, **options} if document.data else dict(options)
+    for name in options:
+        document.written.pop((name,), None)
+
+    problems = _Problems(shown, document, frozenset(options))
+    sheet = _validate(data, problems)
+    for key, value, rule in cross_checks(data, source.parent):
+        problems.add(key, value, rule)
+    if sheet is None or problems.found:
+        raise ParamsError(problems.found)
+    return _params(sheet, source)
+
+
+class _Problems:
+    """Collects problems as `file: key: value: rule`, an option's as `option --name: ...`."""
+
+    def __init__(self, file: str, document: Document, options: frozenset[str]) -> None:
+        self._file = file
+        self._written = document.written
+        self._options = options
+        self.found: list[Problem] = list(document.problems)
+
+    def add(self, key: Key, value: object, rule: str) -> None:
+        """Note one problem, once."""
+        value = self._written.get(key, value)
+        if isinstance(value, (dict, list)):
+            value = Written("a mapping" if isinstance(value, dict) else "a list")
+        if len(str(value)) > _LONGEST_SHOWN:
+            value = str(value)[:_LONGEST_SHOWN] + "..."
+        if key and key[0] in self._options:
+            option = str(key[0]).replace("_", "-")
+            problem = Problem(f"option --{option}: {value!r}: {rule}")
+        else:
+            problem = Problem.of(self._file, dotted(key), value, rule)
+        if problem not in self.found:
+            self.found.append(problem)
+
+
+def _read(source: Path, shown: str) -> Document:
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ParamsError(f"{shown}: no such file") from None
+    except OSError as error:
+        raise ParamsError(f"{shown}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{shown}: not a text file in UTF-8: {error.reason}") from error
+    document = read_yaml(text, shown)
+    if not isinstance(document.data, dict) and not document.problems:
+        raise ParamsError(f"{shown}: not a mapping of parameters (key: value)")
+    return document
+
+
+def _validate(data: dict[str, Any], problems: _Problems) -> Sheet | None:
+    try:
+        return Sheet.model_validate(data)
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            problems.add(each["loc"], each["input"], rule_of(dict(each)))
+        return None
+
+
+def _params(sheet: Sheet, source: Path) -> Params:
+    here = source.parent
+    ssh = Ssh(
+        user=sheet.ssh.user,
+        identity_file=_path(sheet.ssh.identity_file, here),
+        known_hosts=_path(sheet.ssh.known_hosts or "~/.ssh/known_hosts", here),
+        connect_timeout=sheet.ssh.connect_timeout,
+    )
+    hosts = tuple(
+        Host(
+            name=host.name,
+            address=host.address,
+            port=host.port,
+            role=Role(host.role),
+            user=host.user or ssh.user,
+            identity_file=_path(host.identity_file, here) or ssh.identity_file,
+            labels=host.labels,
+            node_address=host.node_address or host.address,
+        )
+        for host in sheet.hosts
+    )
+    return Params(
+        source=source,
+        cluster=sheet.cluster,
+        kubernetes_version=sheet.kubernetes_version,
+        plugin=sheet.plugin,
+        plugin_manifest=_place(sheet.plugin_manifest, here),
+        plugin_source=_place(sheet.plugin_source, here),
+        pod_cidr=IPv4Network(sheet.pod_cidr) if sheet.pod_cidr else None,
+        service_cidr=IPv4Network(sheet.service_cidr),
+        confirm_reset=sheet.confirm_reset,
+        hosts=hosts,
+        ssh=ssh,
+        probe=sheet.probe,
+        timeouts=sheet.timeouts,
+        runs=_path(sheet.runs, here) or _path("../runs", here) or here,
+    )
+
+
+def _from_here(name: str, value: object) -> object:
+    """Return an option's value, a path in it made absolute from the current directory."""
+    if name in ("plugin_manifest", "plugin_source", "runs") and isinstance(value, (str, Path)):
+        return _place(str(value), Path.cwd())
+    return value
+
+
+def _path(text: str, here: Path) -> Path | None:
+    """Return `text` as an absolute path, seen from `here`; None when it is empty."""
+    return absolute(text, here) if text else None
+
+
+def _place(text: str, here: Path) -> str:
+    """Return an address as it is and a path made absolute; empty stays empty."""
+    return text if is_address(text) else str(_path(text, here) or "")

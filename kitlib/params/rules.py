@@ -1,0 +1,145 @@
+"""Rules that concern several keys at once, or the world outside the file: each says what is wrong.
+
+They read the raw values and pass over what is malformed: that has its own problem already, and the
+rest of the file is judged all the same, so that one look at the message is enough.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from kitlib import plugins
+from kitlib.params.reading import Key
+
+__all__ = ["Finding", "absolute", "cross_checks", "is_address"]
+
+Finding = tuple[Key, object, str]
+"""A key, its value, and the rule that it breaks."""
+
+DEFAULT_SERVICE_CIDR = "10.96.0.0/12"
+
+
+def is_address(text: str) -> bool:
+    """Return whether a manifest's place is fetched by HTTP, and is not a path."""
+    return text.startswith(("http://", "https://"))
+
+
+def absolute(text: str, here: Path) -> Path:
+    """Return a path as seen from `here`; `~` is the home directory, where there is such a one."""
+    # os.path: pathlib raises for an unknown user's home, and resolving would follow symlinks.
+    return Path(os.path.normpath(here / os.path.expanduser(text)))  # noqa: PTH111
+
+
+def cross_checks(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
+    """Return what is wrong between keys, or with the files that they name.
+
+    Args:
+        data: The file's values with the options laid over them.
+        here: The directory that relative paths start from.
+    """
+    yield from _plugin(data)
+    yield from _manifest(data, here)
+    yield from _hosts(data)
+    yield from _networks(data)
+
+
+def _plugin(data: Mapping[str, Any]) -> Iterator[Finding]:
+    name = data.get("plugin")
+    known = plugins.catalogue()
+    if isinstance(name, str) and name and name not in known:
+        close = get_close_matches(name, known, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        yield ("plugin",), name, f"unknown plugin, known are {', '.join(known)}{meant}"
+
+
+def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
+    manifest, source, name = (
+        data.get(key) for key in ("plugin_manifest", "plugin_source", "plugin")
+    )
+    if isinstance(manifest, str) and manifest and not is_address(manifest):
+        path = absolute(manifest, here)
+        if not os.path.isfile(path):  # noqa: PTH113 - false for what cannot be a path at all
+            yield ("plugin_manifest",), manifest, f"no such file ({_brief(path)})"
+    if isinstance(source, str) and source and not manifest and not is_address(source):
+        path = absolute(source, here)
+        if not os.path.isdir(path):  # noqa: PTH112
+            yield ("plugin_source",), source, f"no such directory ({_brief(path)})"
+        elif isinstance(name, str) and not os.path.isfile(  # noqa: PTH113
+            path / f"{name}.yaml"
+        ):
+            yield ("plugin_source",), source, f"holds no {name}.yaml ({path})"
+
+
+def _hosts(data: Mapping[str, Any]) -> Iterator[Finding]:
+    entries = _entries(data)
+    if not entries:
+        return
+    for what, keys in (
+        ("name", ("name",)),
+        ("address and port", ("address", "port")),
+        ("node_address", ("node_address",)),
+    ):
+        seen: dict[tuple[object, ...], int] = {}
+        for number, host in entries:
+            value = tuple(host.get(key, 22 if key == "port" else "") for key in keys)
+            if not value[0] or not all(isinstance(part, (str, int)) for part in value):
+                continue
+            if value in seen:
+                key: Key = ("hosts", number, keys[0])
+                rule = f"the same {what} as hosts[{seen[value]}]"
+                yield key, host[keys[0]], rule
+            seen.setdefault(value, number)
+    if not any(host.get("role") == "control_plane" for _, host in entries):
+        yield ("hosts",), data["hosts"], "one host at least must have role: control_plane"
+
+
+def _networks(data: Mapping[str, Any]) -> Iterator[Finding]:
+    stated = data.get("pod_cidr") or ""
+    plugin = plugins.catalogue().get(str(data.get("plugin")))
+    pods = _network(stated) if stated else plugin.pod_cidr.default if plugin else None
+    services = _network(data.get("service_cidr", DEFAULT_SERVICE_CIDR))
+    origin = "pod_cidr" if stated else f"pod_cidr (the default of {data.get('plugin')})"
+    if pods and services and pods.overlaps(services):
+        key: Key = ("pod_cidr",) if stated else ("service_cidr",)
+        other = f"service_cidr {services}" if stated else f"{origin} {pods}"
+        yield key, str(pods if stated else services), f"overlaps {other}"
+    for number, host in _entries(data):
+        for field in ("address", "node_address"):
+            address = _ip(host.get(field))
+            if address is None:
+                continue
+            for name, network in ((origin, pods), ("service_cidr", services)):
+                if network and address in network:
+                    rule = f"lies inside {name} {network}; hosts need addresses outside of it"
+                    yield ("hosts", number, field), host[field], rule
+
+
+def _entries(data: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    hosts = data.get("hosts")
+    if not isinstance(hosts, list):
+        return []
+    return [(number, host) for number, host in enumerate(hosts) if isinstance(host, dict)]
+
+
+def _network(value: object) -> IPv4Network | None:
+    try:
+        return IPv4Network(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _ip(value: object) -> IPv4Address | None:
+    try:
+        return IPv4Address(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _brief(path: Path) -> str:
+    return textwrap.shorten(str(path), width=300, placeholder="...")

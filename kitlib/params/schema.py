@@ -1,0 +1,241 @@
+"""The parameter file, key by key: what may stand there, and the defaults of what need not."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+
+__all__ = ["HostEntry", "Probe", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
+
+VERSION_RULE = 'write it quoted, with major, minor and patch, such as "1.22.3"'
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_VERSION = re.compile(r"1\.\d{1,3}\.\d{1,3}")
+_ADDRESS = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.:%]{0,252}[A-Za-z0-9])?")
+
+
+def _is_label(text: str) -> bool:
+    return _LABEL.fullmatch(text) is not None
+
+
+def _label(text: str) -> str:
+    if not _is_label(text):
+        raise ValueError("a DNS label: lower-case letters, digits and -, at most 63")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if len(text) > 253 or not all(map(_is_label, text.split("."))):
+        raise ValueError("a host name: lower-case letters, digits, - and dots, as a Node's name")
+    return text
+
+
+def _address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        raise ValueError("an IP address or a DNS name")
+    return text
+
+
+def _node_address(text: str) -> str:
+    if text:
+        try:
+            IPv4Address(text)
+        except ValueError:
+            raise ValueError("an IPv4 address, or empty to use `address`") from None
+    return text
+
+
+def _version(text: str) -> str:
+    if not _VERSION.fullmatch(text):
+        raise ValueError(VERSION_RULE)
+    return text
+
+
+def _cidr(text: str) -> str:
+    try:
+        IPv4Network(text)
+    except ValueError as error:
+        raise ValueError(f"an IPv4 network such as 10.244.0.0/16 ({error})") from None
+    return text
+
+
+def _confirm(text: str) -> str:
+    if text == "kubernetes":
+        raise ValueError(
+            "kubeadm's default name, which any cluster may have: name the cluster by its CA, "
+            "sha256:<64 hexadecimal digits>"
+        )
+    if text and not _HASH.fullmatch(text) and not _is_label(text):
+        raise ValueError("sha256:<64 hexadecimal digits> of the cluster's CA, or its own name")
+    return text
+
+
+Label = Annotated[StrictStr, AfterValidator(_label)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=86400, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class HostEntry(_Part):
+    """One host as the file has it."""
+
+    name: Annotated[StrictStr, AfterValidator(_host_name)]
+    """The host's name, and its Node's."""
+    address: Annotated[StrictStr, AfterValidator(_address)]
+    """What SSH connects to."""
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] = 22
+    """The SSH port."""
+    role: Annotated[StrictStr, Field(pattern="^(control_plane|worker)$")]
+    """control_plane or worker."""
+    user: StrictStr = ""
+    """The SSH user; empty takes ssh.user."""
+    identity_file: StrictStr = ""
+    """The private key; empty takes ssh.identity_file."""
+    labels: dict[StrictStr, StrictStr] = {}
+    """Labels for the Node."""
+    node_address: Annotated[StrictStr, AfterValidator(_node_address)] = ""
+    """The address that other hosts use; empty takes `address`."""
+
+
+class SshEntry(_Part):
+    """How hosts are reached, as the file has it."""
+
+    user: Annotated[StrictStr, Field(min_length=1)] = "root"
+    """The user to log in as."""
+    identity_file: StrictStr = ""
+    """The private key; empty leaves the choice to SSH."""
+    known_hosts: StrictStr = ""
+    """The file of known host keys; empty is ~/.ssh/known_hosts."""
+    connect_timeout: Seconds = 10
+    """Seconds until a host counts as unreachable."""
+
+
+class Ssh(_Part):
+    """How hosts are reached, paths made absolute."""
+
+    user: str
+    """The user to log in as, unless a host has its own."""
+    identity_file: Path | None
+    """The private key; None leaves the choice to SSH."""
+    known_hosts: Path | None
+    """The file of known host keys."""
+    connect_timeout: float
+    """Seconds until a host counts as unreachable."""
+
+
+class Probe(_Part):
+    """How latency is measured."""
+
+    image: Annotated[StrictStr, Field(min_length=1)] = "docker.io/library/busybox:1.36"
+    """The image of the probe pods; it must have ping."""
+    samples: Annotated[StrictInt, Field(ge=1, le=100_000)] = 20
+    """Packets for each ordered pair."""
+    interval: Annotated[float, Field(strict=True, ge=0.002, le=60, allow_inf_nan=False)] = 0.2
+    """Seconds between packets."""
+
+
+class Timeouts(_Part):
+    """How long each kind of wait may take, in seconds; running out of time is a failure."""
+
+    command: Seconds = 300
+    """Any one command on a host, unless named below."""
+    init: Seconds = 600
+    """`kubeadm init`."""
+    join: Seconds = 420
+    """`kubeadm join`; kubeadm itself gives up after 300 s."""
+    ready: Seconds = 300
+    """All nodes Ready, after the last join."""
+    verify: Seconds = 120
+    """Probe pods running and every pair reachable."""
+
+
+class Sheet(_Part):
+    """The whole parameter file."""
+
+    cluster: Label
+    """The cluster's name."""
+    kubernetes_version: Annotated[StrictStr, AfterValidator(_version)]
+    """The Kubernetes version, always quoted."""
+    plugin: Annotated[StrictStr, Field(min_length=1)]
+    """The network plugin."""
+    plugin_manifest: StrictStr = ""
+    """One address or file that is applied instead of the catalogue's."""
+    plugin_source: StrictStr = ""
+    """Base address or directory that holds <plugin>.yaml."""
+    pod_cidr: Annotated[StrictStr, AfterValidator(lambda text: _cidr(text) if text else text)] = ""
+    """The pod CIDR; empty is what the plugin's manifest expects."""
+    service_cidr: Annotated[StrictStr, AfterValidator(_cidr)] = "10.96.0.0/12"
+    """The Service CIDR."""
+    confirm_reset: Annotated[StrictStr, AfterValidator(_confirm)] = ""
+    """Which living cluster may be destroyed."""
+    hosts: Annotated[tuple[HostEntry, ...], Field(min_length=1)]
+    """The hosts."""
+    ssh: SshEntry = SshEntry()
+    """How they are reached."""
+    probe: Probe = Probe()
+    """How latency is measured."""
+    timeouts: Timeouts = Timeouts()
+    """How long to wait."""
+    runs: StrictStr = ""
+    """Where run directories go; empty is ../runs."""
+
+
+_RULES = {
+    "missing": "required",
+    "int_type": "a whole number, not quoted",
+    "int_from_float": "a whole number",
+    "float_type": "a number, not quoted",
+    "model_type": "a mapping (key: value)",
+    "dict_type": "a mapping (key: value)",
+    "tuple_type": "a list",
+    "string_too_short": "not empty",
+    "too_short": "at least one",
+    "finite_number": "a number",
+    "string_pattern_mismatch": "control_plane or worker",
+}
+
+
+def rule_of(error: dict[str, Any]) -> str:
+    """Return the rule that one pydantic error broke, in the kit's words."""
+    kind, key, value = error["type"], error["loc"], error["input"]
+    if kind == "extra_forbidden":
+        close = get_close_matches(str(key[-1]), _known(key[:-1]), n=1)
+        return "unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
+    if kind == "string_type":
+        return _string_rule(str(key[-1]), value)
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    if kind in _RULES:
+        return _RULES[kind]
+    return str(error["msg"][:1].lower() + error["msg"][1:])
+
+
+def _string_rule(name: str, value: object) -> str:
+    if name.endswith("version"):
+        return VERSION_RULE + ": YAML reads it as a number otherwise"
+    if isinstance(value, bool):
+        return "a string; YAML reads it as true or false: write it quoted"
+    if value is None:
+        return 'a string; for nothing write ""'
+    if isinstance(value, (dict, list)):
+        return "a string"
+    return "a string: write it quoted"
+
+
+def _known(where: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that may stand under `where`."""
+    parts: dict[str, type[_Part]] = {
+        "hosts": HostEntry,
+        "ssh": SshEntry,
+        "probe": Probe,
+        "timeouts": Timeouts,
+    }
+    part = parts.get(str(where[0]), Sheet) if where else Sheet
+    return list(part.model_fields)

@@ -1,0 +1,57 @@
+"""Facts for tests: healthy hosts as text, changed section by section, then really parsed."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kitlib import facts
+from kitlib.facts import HostFacts
+from kitlib.facts.sections import split
+
+CASES = Path(__file__).parent / "data/facts"
+SUBJECTS = {
+    "host": "debian",
+    "links": "worker",
+    "routes": "worker",
+    "kernel": "good",
+    "packages": "installed",
+    "kubeadm": "after-reset",
+    "cni": "flannel",
+    "runtime": "not-ready-network",
+    "leftovers": "flannel",
+}
+
+
+@cache
+def case(subject: str, name: str) -> dict[str, Any]:
+    """Return one golden case."""
+    loaded: dict[str, Any] = yaml.safe_load((CASES / subject / f"{name}.yaml").read_text())
+    return loaded
+
+
+def host_facts(
+    name: str = "worker-1", *, at: float | None = None, sections: Any = None, **cases: str
+) -> HostFacts:
+    """Return a host's facts.
+
+    Args:
+        name: The host's name.
+        at: The asking machine's time.
+        sections: Section name -> text that replaces it.
+        cases: Subject -> name of the golden case to take instead of the healthy one.
+    """
+    chosen = {**SUBJECTS, **cases}
+    text = "".join(case(subject, which)["stdout"] for subject, which in chosen.items())
+    found = {part: (each.text, each.status) for part, each in split(text).items()}
+    found.setdefault("ports", ("", 0))
+    found["host.hostname"] = (f"{name}\n", 0)
+    found["host.machine-id"] = (f"id-of-{name}\n", 0)
+    found["host.product-uuid"] = (f"uuid-of-{name}\n", 0)
+    for part, body in (sections or {}).items():
+        found[part] = (body, 0)
+    whole = "".join(f"@@ {part}\n{body}\n@@ = {rc}\n" for part, (body, rc) in found.items())
+    return facts.parse(name, whole, at=at)

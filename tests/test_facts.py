@@ -1,0 +1,214 @@
+"""Every parser against recorded output, and the one script against this very machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from factory import CASES, case, host_facts
+
+from kitlib import facts
+from kitlib.command import Cmd
+from kitlib.errors import CommandError, ParseError
+from kitlib.facts import reach
+from kitlib.facts.certificate import ca_hash
+from kitlib.facts.cni import SCRIPT as CNI_SCRIPT
+from kitlib.facts.kubeadm import SCRIPT as KUBEADM_SCRIPT
+from kitlib.facts.sections import command, needs, section, split
+from kitlib.model import CommandResult
+
+PATHS = sorted(CASES.glob("*/*.yaml"))
+
+
+def plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [plain(each) for each in value]
+    return {k: plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_golden(path: Path) -> None:
+    loaded = yaml.safe_load(path.read_text())
+    parser = importlib.import_module(f"kitlib.facts.{path.parent.name}")
+    assert plain(parser.parse(loaded["stdout"])) == loaded["expected"]
+
+
+def test_every_subject_has_golden_cases() -> None:
+    modules = {path.stem for path in Path(facts.__file__).parent.glob("*.py")}
+    helpers = {"__init__", "sections", "certificate", "reach"}
+    assert {path.parent.name for path in PATHS} == modules - helpers
+
+
+def sh(cmd: Cmd, **environment: str) -> CommandResult:
+    done = subprocess.run(
+        cmd.render(), shell=True, capture_output=True, text=True, env=environment or None
+    )
+    return CommandResult("here", str(cmd), done.stdout, done.stderr, done.returncode)
+
+
+def test_one_round_trip_on_a_real_machine() -> None:
+    found = facts.gather("here", sh)
+    assert found.name == "here"
+    assert found.host.uid is not None
+    assert found.host.kernel
+    assert found.links is None or any(link.kind == "loopback" for link in found.links)
+    assert found.clock_offset is not None
+    assert set(found.unknown) <= set(split(sh(facts.COMMAND).stdout))
+    assert not facts.COMMAND.mutates
+
+
+def test_a_machine_without_any_tool_has_unknown_facts_and_reasons(tmp_path: Path) -> None:
+    for tool in ("sh", "cat", "ls"):
+        (tmp_path / tool).symlink_to(f"/bin/{tool}")
+    found = facts.gather("bare", lambda cmd: sh(cmd, PATH=str(tmp_path)))
+    assert found.links is None
+    assert found.packages is None
+    assert found.ports is None
+    assert not found.runtime.installed
+    assert found.unknown["links"] == "ip is not installed"
+    assert "not found" in found.unknown["packages"]
+
+
+def test_a_script_that_did_not_run_is_an_error() -> None:
+    with pytest.raises(CommandError, match="worker-1: reading facts: exit status 255"):
+        facts.gather("worker-1", lambda cmd: CommandResult("worker-1", "", "", "lost", 255))
+
+
+def test_clock_offset() -> None:
+    found = host_facts(at=1795370790.0)
+    assert found.clock_offset == pytest.approx(8.953, abs=0.01)
+    assert host_facts().clock_offset is None
+
+
+def test_sections_keep_text_and_status() -> None:
+    cmd = command(
+        section("a", "printf 'x\\n\\ny'"),
+        section("b", "echo no >&2; (exit 3)"),
+        section("c", ":"),
+        section("d", needs("surely-no-such-tool", "true")),
+        section("e", "cat"),
+    )
+    found = split(sh(cmd).stdout)
+    assert found["a"].text == "x\n\ny\n"
+    assert (found["b"].text, found["b"].status, found["b"].why) == ("no\n", 3, "no")
+    assert (found["c"].text, found["c"].status) == ("", 0)
+    assert found["d"].why == "surely-no-such-tool is not installed"
+    assert (found["e"].text, found["e"].status) == ("", 0)
+
+
+def test_a_section_cut_short_is_no_answer() -> None:
+    assert split("@@ a\nhalf of it") == {}
+
+
+def test_json_that_is_none_names_the_fact() -> None:
+    with pytest.raises(ParseError, match="facts links: not JSON"):
+        facts.links.parse("@@ links\nOops\n\n@@ = 0\n")
+
+
+def in_root(script: str, root: Path) -> str:
+    """Return what a script prints when the host's files lie under `root`."""
+    moved = script.replace("/etc/", f"{root}/etc/").replace("/opt/", f"{root}/opt/")
+    return sh(command(moved.replace("/var/lib/", f"{root}/var/lib/"))).stdout
+
+
+def test_credentials_in_cni_files_never_leave_the_host(tmp_path: Path) -> None:
+    directory = tmp_path / "etc/cni/net.d"
+    directory.mkdir(parents=True)
+    (directory / "00-genie.conf").write_text(
+        '{"type": "genie", "policy": {"k8s_auth_token": "tok-1", "k8s_client_key": "key-1"},\n'
+        ' "kubernetes": {"password" : "pass-1", "kubeconfig": "/etc/x"}}\n'
+    )
+    (directory / "calico-kubeconfig").write_text("token: tok-2\n")
+    printed = in_root(CNI_SCRIPT, tmp_path)
+    assert not any(word in printed for word in ("tok-1", "tok-2", "key-1", "pass-1"))
+    found = facts.cni.parse(printed.replace(str(tmp_path), ""))
+    assert found.names == ("00-genie.conf", "calico-kubeconfig")
+    assert found.in_force is not None
+    assert (found.in_force.owner, found.in_force.types) == ("cni-genie", ("genie",))
+    assert '"kubeconfig": "/etc/x"' in found.in_force.text
+
+
+KUBECONFIG = """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: Q0EK
+    server: https://10.77.0.11:6443
+  name: lab
+contexts:
+- context:
+    cluster: lab
+    user: kubernetes-admin
+  name: kubernetes-admin@lab
+current-context: kubernetes-admin@lab
+kind: Config
+users:
+- name: kubernetes-admin
+  user:
+    client-key-data: U0VDUkVU
+"""
+
+
+def test_kubeconfig_gives_away_its_server_and_name_alone(tmp_path: Path) -> None:
+    etc = tmp_path / "etc/kubernetes"
+    (etc / "pki").mkdir(parents=True)
+    (etc / "manifests").mkdir()
+    (etc / "admin.conf").write_text(KUBECONFIG)
+    (etc / "kubelet.conf").write_text(KUBECONFIG.replace(": lab", ": kubernetes"))
+    (etc / "manifests/etcd.yaml").write_text("")
+    (tmp_path / "var/lib/etcd/member").mkdir(parents=True)
+    printed = in_root(KUBEADM_SCRIPT, tmp_path)
+    assert "U0VDUkVU" not in printed
+    found = facts.kubeadm.parse(printed.replace(str(tmp_path), ""))
+    assert (found.server, found.cluster) == ("https://10.77.0.11:6443", "lab")
+    assert found.joined
+    assert found.initialised
+    assert found.etcd
+    assert found.manifests == ("/etc/kubernetes/manifests/etcd.yaml",)
+    assert not found.clean
+
+
+def test_ca_hash_of_what_is_no_certificate() -> None:
+    with pytest.raises(ParseError, match="not a PEM certificate"):
+        ca_hash("hello")
+    with pytest.raises(ParseError, match="damaged"):
+        ca_hash("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    pem = split(case("kubeadm", "worker")["stdout"])["kubeadm.ca"].text
+    lines = pem.splitlines()
+    with pytest.raises(ParseError, match="damaged"):
+        ca_hash("\n".join([*lines[:4], lines[-1]]))
+
+
+def test_reach() -> None:
+    cmd = reach.command(["127.0.0.1", "192.0.2.1; echo x"])
+    assert "'192.0.2.1; echo x'" in str(cmd)
+    assert reach.parse("192.0.2.1 yes\n192.0.2.2 no\n") == {"192.0.2.1": True, "192.0.2.2": False}
+    assert not cmd.mutates
+
+
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [("1.22.3-00", "1.22.3"), ("1.30.4-1.1", "1.30.4"), ("1:1.6.20~ds1-1+b1", "1.6.20")],
+)
+def test_release_of_a_package(version: str, release: str) -> None:
+    assert facts.Package("kubelet", version, False).release == release
+
+
+def test_lookups() -> None:
+    found = host_facts()
+    assert found.version("kubelet") == "1.22.3"
+    assert found.version("docker") == ""
+    link = found.link("cni0")
+    assert link is not None
+    assert link.kind == "bridge"
+    assert found.link("nosuch") is None
+    assert not found.is_lab
+    assert host_facts(host="lab-not-root").is_lab

@@ -1,0 +1,313 @@
+"""Parameters: what is right loads, and everything that is wrong is named at once."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kitlib import plugins
+from kitlib.errors import ParamsError
+from kitlib.params import Params, load
+from kitlib.params.schema import Sheet
+
+ROOT = Path(__file__).parents[1]
+GOOD: dict[str, Any] = {
+    "cluster": "lab",
+    "kubernetes_version": "1.22.3",
+    "plugin": "flannel",
+    "hosts": [
+        {"name": "cp", "address": "192.0.2.1", "role": "control_plane"},
+        {"name": "w1", "address": "192.0.2.2", "role": "worker"},
+    ],
+}
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "params" / "x.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def good(tmp_path: Path, **changes: Any) -> Path:
+    return write(tmp_path, yaml.safe_dump({**GOOD, **changes}))
+
+
+def problems(path: Path, overrides: dict[str, object] | None = None) -> list[str]:
+    with pytest.raises(ParamsError) as caught:
+        load(path, overrides or {})
+    assert caught.value.exit_code == 2
+    return [str(each) for each in caught.value.problems]
+
+
+def only(path: Path, overrides: dict[str, object] | None = None) -> str:
+    found = problems(path, overrides)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_defaults(tmp_path: Path) -> None:
+    params = load(good(tmp_path))
+    assert params.service_cidr == IPv4Network("10.96.0.0/12")
+    assert params.effective_pod_cidr == IPv4Network("10.244.0.0/16")
+    assert params.control_plane.name == "cp"
+    assert [host.name for host in params.workers] == ["w1"]
+    assert params.runs == tmp_path / "runs"
+    assert params.ssh.known_hosts == Path.home() / ".ssh/known_hosts"
+    assert params.hosts[0].port == 22
+    assert params.hosts[0].node_address == "192.0.2.1"
+    assert params.timeouts.join == 420
+    assert params.source == tmp_path / "params/x.yaml"
+
+
+def test_frozen(tmp_path: Path) -> None:
+    params = load(good(tmp_path))
+    with pytest.raises(FrozenInstanceError):
+        params.plugin = "calico"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["lab.yaml", "example.yaml"])
+def test_committed_files_load(name: str) -> None:
+    assert isinstance(load(ROOT / "params" / name), Params)
+
+
+def test_lab_file_is_the_lab() -> None:
+    params = load(ROOT / "params/lab.yaml")
+    assert [(host.address, host.port, host.node_address) for host in params.hosts] == [
+        ("127.0.0.1", 7721, "10.77.0.11"),
+        ("127.0.0.1", 7722, "10.77.0.12"),
+        ("127.0.0.1", 7723, "10.77.0.13"),
+    ]
+    assert params.confirm_reset == params.cluster == "lab"
+    assert params.ssh.identity_file == ROOT / ".lab/id_ed25519"
+    assert params.ssh.known_hosts == ROOT / ".lab/known_hosts"
+    assert params.manifest == "http://127.0.0.1:7720/flannel.yaml"
+
+
+def test_lab_file_shows_every_key() -> None:
+    data = yaml.safe_load((ROOT / "params/lab.yaml").read_text())
+    assert list(data) == list(Sheet.model_fields)
+    for part in ("ssh", "probe", "timeouts"):
+        kind: Any = Sheet.model_fields[part].annotation
+        assert set(data[part]) == set(kind.model_fields)
+
+
+def test_the_pod_cidr_follows_the_plugin(tmp_path: Path) -> None:
+    path = good(tmp_path, pod_cidr="")
+    assert str(load(path, {"plugin": "calico"}).effective_pod_cidr) == "192.168.0.0/16"
+    assert str(load(path, {"plugin": None}).effective_pod_cidr) == "10.244.0.0/16"
+    stated = good(tmp_path, pod_cidr="10.200.0.0/16")
+    assert str(load(stated, {"plugin": "calico"}).effective_pod_cidr) == "10.200.0.0/16"
+
+
+def test_paths_start_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "manifest.yaml").write_text("")
+    path = good(
+        tmp_path,
+        plugin_manifest="../manifest.yaml",
+        runs="~/runs",
+        ssh={"identity_file": "~/.ssh/key", "known_hosts": "known"},
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    params = load(path)
+    assert params.plugin_manifest == params.manifest == str(tmp_path / "manifest.yaml")
+    assert params.runs == tmp_path / "home/runs"
+    assert params.hosts[0].identity_file == tmp_path / "home/.ssh/key"
+    assert params.ssh.known_hosts == tmp_path / "params/known"
+
+
+def test_an_options_path_starts_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    params = load(good(tmp_path), {"plugin_manifest": "here.yaml"})
+    assert params.manifest == str(tmp_path / "here.yaml")
+
+
+def test_manifest_of_a_source_and_of_the_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/flannel.yaml").write_text("")
+    assert load(good(tmp_path, plugin_source=".")).manifest == str(tmp_path / "params/flannel.yaml")
+    served = good(tmp_path, plugin_source="http://127.0.0.1:1/")
+    assert load(served).manifest == "http://127.0.0.1:1/flannel.yaml"
+    assert load(good(tmp_path)).manifest.startswith("https://github.com/flannel-io/flannel/")
+
+
+def test_masked_is_plain_and_complete(tmp_path: Path) -> None:
+    import json
+
+    masked = load(good(tmp_path)).masked()
+    assert json.loads(json.dumps(masked)) == masked
+    assert set(Sheet.model_fields) <= set(masked)
+    assert masked["pod_cidr"] == "10.244.0.0/16"
+
+
+def test_version_as_a_number(tmp_path: Path) -> None:
+    text = yaml.safe_dump(GOOD).replace("1.22.3", "1.30")
+    message = only(write(tmp_path, text))
+    assert "kubernetes_version: 1.30: write it quoted" in message
+
+
+@pytest.mark.parametrize("version", ["v1.22.3", "1.30", "1.22.3-00", "latest", ""])
+def test_version_of_another_form(tmp_path: Path, version: str) -> None:
+    assert "such as" in only(good(tmp_path, kubernetes_version=version))
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "off", "on"])
+def test_yaml_booleans_in_place_of_strings(tmp_path: Path, word: str) -> None:
+    text = yaml.safe_dump({**GOOD, "cluster": "MARK"}).replace("MARK", word)
+    assert f"cluster: {word}: a string; YAML reads it as true or false" in only(
+        write(tmp_path, text)
+    )
+
+
+def test_unknown_keys_and_what_was_meant(tmp_path: Path) -> None:
+    hosts = [{**GOOD["hosts"][0], "adress": "192.0.2.9"}, GOOD["hosts"][1]]
+    found = problems(good(tmp_path, plugn="x", hosts=hosts, timeouts={"inti": 3}, ssh={"zz": 1}))
+    assert len(found) == 4
+    assert any("plugn: 'x': unknown key; did you mean 'plugin'?" in each for each in found)
+    assert any("hosts[0].adress" in each and "did you mean 'address'?" in each for each in found)
+    assert any("timeouts.inti" in each and "did you mean 'init'?" in each for each in found)
+    assert any("ssh.zz: 1: unknown key" in each and "mean" not in each for each in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"plugin": "flanel"}, "unknown plugin, known are calico, flannel, kube-router; did you"),
+        ({"plugin": ""}, "plugin: '': not empty"),
+        ({"cluster": "My_Lab"}, "a DNS label"),
+        ({"pod_cidr": "10.244.0.1/16"}, "an IPv4 network"),
+        ({"service_cidr": "10.96.0.0/33"}, "an IPv4 network"),
+        ({"pod_cidr": "10.96.0.0/16"}, "pod_cidr: '10.96.0.0/16': overlaps service_cidr"),
+        ({"service_cidr": "10.244.128.0/17"}, "the default of flannel"),
+        ({"pod_cidr": "192.0.2.0/25"}, "lies inside pod_cidr"),
+        ({"service_cidr": "192.0.2.0/31"}, "hosts[0].address: '192.0.2.1': lies inside service"),
+        ({"plugin_manifest": "nosuch.yaml"}, "no such file"),
+        ({"plugin_source": "nosuch"}, "no such directory"),
+        ({"plugin_source": "."}, "holds no flannel.yaml"),
+        ({"plugin_source": "~nosuchuser/x"}, "no such directory"),
+        ({"plugin_manifest": "x" * 5000}, "xxx...': no such file"),
+        ({"confirm_reset": "kubernetes"}, "kubeadm's default name"),
+        ({"confirm_reset": "sha256:12"}, "64 hexadecimal digits"),
+        ({"hosts": []}, "at least one"),
+        ({"hosts": "cp"}, "hosts: 'cp': a list"),
+        ({"hosts": ["cp"]}, "hosts[0]: 'cp': a mapping"),
+        ({"probe": {"samples": "20"}}, "a whole number, not quoted"),
+        ({"probe": {"interval": True}}, "probe.interval"),
+        ({"probe": {"samples": 0}}, "greater than or equal to 1"),
+        ({"timeouts": {"init": float("inf")}}, "timeouts.init"),
+        ({"ssh": None}, "a mapping"),
+    ],
+)
+def test_one_wrong_value(tmp_path: Path, changes: dict[str, Any], part: str) -> None:
+    found = problems(good(tmp_path, **changes))
+    assert any(part in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"name": "cp"}, "the same name as hosts[0]"),
+        ({"address": "192.0.2.1"}, "the same address and port as hosts[0]"),
+        ({"role": "master"}, "control_plane or worker"),
+        ({"port": "22"}, "a whole number"),
+        ({"port": 70000}, "less than or equal to 65535"),
+        ({"name": "W1"}, "a host name"),
+        ({"address": "-oProxyCommand=x"}, "an IP address or a DNS name"),
+        ({"node_address": "w1"}, "an IPv4 address"),
+        ({"labels": {"disk": True}}, "hosts[1].labels.disk"),
+    ],
+)
+def test_one_wrong_host(tmp_path: Path, change: dict[str, Any], part: str) -> None:
+    hosts = [GOOD["hosts"][0], {**GOOD["hosts"][1], **change}]
+    assert part in only(good(tmp_path, hosts=hosts))
+
+
+def test_the_same_address_on_another_port_is_another_host(tmp_path: Path) -> None:
+    hosts = [GOOD["hosts"][0], {**GOOD["hosts"][1], "address": "192.0.2.1", "port": 2222}]
+    assert len(load(good(tmp_path, hosts=hosts)).hosts) == 2
+
+
+def test_no_control_plane(tmp_path: Path) -> None:
+    assert "must have role: control_plane" in only(good(tmp_path, hosts=[GOOD["hosts"][1]]))
+
+
+def test_required_keys(tmp_path: Path) -> None:
+    found = problems(write(tmp_path, "runs: x\n"))
+    assert sum(each.endswith("required") for each in found) == 4
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    text = """\
+cluster: no
+kubernetes_version: 1.30
+plugin: flanel
+plugin: flanel
+pod_cidr: 10.96.0.0/16
+hosts:
+  - {name: a, address: 192.0.2.1, role: worker}
+  - {name: a, address: 192.0.2.1, role: worker}
+"""
+    found = problems(write(tmp_path, text))
+    for part in (
+        "cluster: no:",
+        "kubernetes_version: 1.30:",
+        "plugin: 'flanel': unknown plugin",
+        "plugin: the key stands twice",
+        "overlaps service_cidr",
+        "the same name",
+        "the same address",
+        "control_plane",
+    ):
+        assert any(part in each for each in found), part
+    assert len(found) == 8
+    assert all(each.startswith(str(tmp_path)) for each in found)
+
+
+def test_an_options_problem_names_the_option(tmp_path: Path) -> None:
+    message = only(good(tmp_path), {"plugin": "calicoo"})
+    assert message.startswith("option --plugin: 'calicoo': unknown plugin")
+    message = only(good(tmp_path), {"kubernetes_version": 1.3})
+    assert message.startswith("option --kubernetes-version: 1.3: write it quoted")
+
+
+def test_an_option_replaces_what_the_file_has_wrong(tmp_path: Path) -> None:
+    assert load(good(tmp_path, plugin="x"), {"plugin": "calico"}).plugin == "calico"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a: [1", "not YAML"),
+        ("- a\n- b\n", "not a mapping"),
+        ("", "not a mapping"),
+        ("just words\n", "not a mapping"),
+        ("a: 1\n---\nb: 2\n", "not YAML"),
+        ("&a [*a]\n", "nested too deeply"),
+        ("a: !!python/object:os.system x\n", "not YAML"),
+        ("cluster: 2020-13-45\n", "not a value"),
+        ("\x00", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping(tmp_path: Path, text: str, part: str) -> None:
+    assert any(part in each for each in problems(write(tmp_path, text)))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "no such file" in only(tmp_path / "none.yaml")
+    assert "cannot be read" in only(tmp_path)
+    path = write(tmp_path, "")
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in only(path)
+
+
+@pytest.mark.parametrize("name", sorted(plugins.catalogue()))
+def test_every_plugin_of_the_catalogue_loads(tmp_path: Path, name: str) -> None:
+    params = load(good(tmp_path, plugin=name))
+    assert not params.effective_pod_cidr.overlaps(params.service_cidr)
