@@ -1,0 +1,207 @@
+"""The run directory: what happened, append-only, readable with no cluster at hand.
+
+Layout (the contract between doing and looking):
+
+    runs/<cluster>/<UTC time>-<short id>/
+        run.json        parameters (secrets masked), versions, plugin, hosts, provenance, verdict
+        journal.jsonl   one happening a line: t, mono, stage, host, kind, data
+        raw/            each command's masked line, output, exit status
+        watch/*.jsonl   nodes, pods, events as the API streamed them
+        samples/        probe rows, one Parquet file a round
+        notebooks/      executed copies
+        report.html
+
+Several processes append to one run (the build and each notebook's kernel): every line is one
+write to a file opened for appending, so lines never mix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kitlib.command import MASK, Cmd
+from kitlib.errors import ParamsError
+from kitlib.model import CommandResult
+
+__all__ = ["Journal", "append_line", "latest_run", "mask_text", "utc_text"]
+
+SCHEMA = 1
+
+# What must never be kept, by the form it has in the tools' own output.
+_TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
+_PEM_KEY = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.DOTALL)
+_FIELD = re.compile(
+    r"(?P<name>client-key-data|certificate-key|token|password)(?P<sep>\"?\s*[:=]\s*|\s+)"
+    r"(?P<value>\"?[A-Za-z0-9+/=._-]{16,}\"?)"
+)
+
+
+def mask_text(text: str, known: Iterable[str] = ()) -> str:
+    """Return `text` without secrets: the `known` values, tokens, private keys, key fields."""
+    for value in sorted(known, key=len, reverse=True):
+        text = text.replace(value, MASK)
+    text = _PEM_KEY.sub(rf"-----BEGIN \1-----{MASK}", text)
+    text = _TOKEN.sub(MASK, text)
+    return _FIELD.sub(rf"\g<name>\g<sep>{MASK}", text)
+
+
+def utc_text(at: float | None = None) -> str:
+    """Return a time (Unix seconds; now when None) as UTC with microseconds and a `Z`."""
+    moment = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def append_line(path: Path, item: Mapping[str, Any]) -> None:
+    """Append one JSON line with a single write, so that writers in other processes never mix."""
+    data = (json.dumps(item, separators=(",", ":"), default=str) + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, data)
+    finally:
+        os.close(handle)
+
+
+class Journal:
+    """One run directory, open for writing.
+
+    Args:
+        path: The run directory, which exists.
+
+    Attributes:
+        stage: The stage that is under way in this process; it is written into every line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stage = ""
+        self._lock = threading.Lock()
+        self._known: frozenset[str] = frozenset()  # replaced whole: threads read it meanwhile
+        self._mono_start = float(self.record().get("mono_started", 0.0))
+
+    @classmethod
+    def create(cls, root: Path, cluster: str, record: Mapping[str, Any]) -> Journal:
+        """Return a new run directory below `root`, with `record` as the start of its run.json."""
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        path = root / cluster / run_id
+        for name in ("raw", "watch", "samples", "notebooks"):
+            (path / name).mkdir(parents=True)
+        start = {
+            "schema": SCHEMA,
+            "cluster": cluster,
+            "run_id": run_id,
+            "started": utc_text(),
+            "mono_started": time.monotonic(),
+            "ended": None,
+            "verdict": None,
+            "reason": "",
+            **record,
+        }
+        _write_json(path / "run.json", start)
+        journal = cls(path)
+        journal.event("run.started", cluster=cluster)
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Return an existing run directory, to go on writing in it."""
+        if not (path / "run.json").is_file():
+            raise ParamsError(f"run_dir: {path}: no run.json in it: a run directory is wanted")
+        return cls(path)
+
+    def record(self) -> dict[str, Any]:
+        """Return run.json as it stands."""
+        loaded: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        return loaded
+
+    def update(self, **fields: Any) -> None:
+        """Set fields of run.json; the file is replaced whole, never half-written."""
+        with self._lock:
+            _write_json(self.path / "run.json", {**self.record(), **fields})
+
+    def event(self, kind: str, *, host: str = "", stage: str | None = None, **data: Any) -> None:
+        """Append one happening to journal.jsonl."""
+        line = {
+            "t": utc_text(),
+            "mono": round(time.monotonic() - self._mono_start, 6),
+            "stage": self.stage if stage is None else stage,
+            "host": host,
+            "kind": kind,
+            "data": {key: self._clean(value) for key, value in data.items()},
+        }
+        append_line(self.path / "journal.jsonl", line)
+
+    def command(self, cmd: Cmd, result: CommandResult) -> None:
+        """Keep a command's whole output in raw/ and a line about it in the journal."""
+        self.forget(*cmd.secrets())
+        program = re.sub(r"[^a-z0-9.-]+", "-", Path(str(cmd.argv[0])).name.lower()) or "command"
+        name = f"{datetime.now(UTC):%H%M%S.%f}-{result.host}-{program}-{secrets.token_hex(2)}.txt"
+        text = (
+            f"$ {result.command}\n"
+            f"# host {result.host}, exit status {result.exit_status}, {result.seconds:.3f} s, "
+            f"ended {utc_text()}\n--- stdout\n{result.stdout}\n--- stderr\n{result.stderr}\n"
+        )
+        (self.path / "raw" / name).write_text(self._clean(text))
+        self.event(
+            "command",
+            host=result.host,
+            command=cmd.brief,
+            exit_status=result.exit_status,
+            seconds=round(result.seconds, 6),
+            raw=f"raw/{name}",
+        )
+
+    def keep(self, name: str, text: str) -> Path:
+        """Write a text (masked) as raw/`name` and return its path: snapshots, manifests, logs."""
+        path = self.path / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._clean(text))
+        return path
+
+    def forget(self, *values: str) -> None:
+        """Remember secrets whose values must be masked in everything written from now on."""
+        with self._lock:
+            self._known |= {value for value in values if value}
+
+    def sync(self) -> None:
+        """Force the journal to disk (done at stage ends)."""
+        for path in (self.path / "journal.jsonl", *(self.path / "watch").glob("*.jsonl")):
+            if path.exists():
+                with path.open("rb") as handle:
+                    os.fsync(handle.fileno())
+
+    def end(self, verdict: str, reason: str = "") -> None:
+        """Write the run's verdict, the last line of the record."""
+        self.update(ended=utc_text(), verdict=verdict, reason=self._clean(reason))
+        self.event("run.ended", stage="", verdict=verdict, reason=reason)
+        self.sync()
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return mask_text(value, self._known)
+        if isinstance(value, Mapping):
+            return {key: self._clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(item) for item in value]
+        return value
+
+
+def latest_run(root: Path, cluster: str) -> Path | None:
+    """Return the newest run directory of a cluster; None where there is none."""
+    runs = sorted(path.parent for path in (root / cluster).glob("*/run.json"))
+    return runs[-1] if runs else None
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,301 @@
+"""The door to the Kubernetes API: objects as plain dictionaries. The sole importer of kubernetes.
+
+The official client brings the TLS, the kubeconfig and the exec stream; requests go through its
+connection pool and answers stay JSON, so that any version's objects pass through unchanged.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.stream import stream
+from websocket import WebSocketException
+
+from kitlib.command import Cmd
+from kitlib.errors import ApiError, CommandError, ParseError
+from kitlib.model import CommandResult
+
+__all__ = ["Kube", "Obj", "WatchExpired"]
+
+Obj = dict[str, Any]
+"""One API object as JSON gives it."""
+
+_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+
+
+class WatchExpired(ApiError):
+    """The watch's resourceVersion is too old (HTTP 410): list again and go on from there."""
+
+
+class Kube:
+    """One cluster's API.
+
+    Args:
+        kubeconfig: A parsed kubeconfig; its keys stay in memory.
+        port: A port on this machine's loopback that leads to the API; 0 uses the address in the
+            kubeconfig. The certificate is checked against the kubeconfig's address either way.
+
+    Raises:
+        ParseError: The kubeconfig is not usable.
+    """
+
+    def __init__(self, kubeconfig: Mapping[str, Any], *, port: int = 0) -> None:
+        self._files: list[int] = []
+        try:
+            usable = self._keys_in_memory(kubeconfig)
+            settings = client.Configuration()
+            config.load_kube_config_from_dict(usable, client_configuration=settings)
+            server = urlsplit(settings.host)
+        except (config.ConfigException, KeyError, TypeError, ValueError) as error:
+            self.close()
+            raise ParseError(f"kubeconfig: not usable: {error}") from error
+        self.server = settings.host
+        if port:
+            settings.tls_server_name = server.hostname
+            settings.host = f"https://127.0.0.1:{port}"
+        settings.proxy = None if port else settings.proxy
+        settings.retries = urllib3.Retry(0)
+        settings.connection_pool_maxsize = 32
+        self._settings = settings
+        self._api = client.ApiClient(settings)
+
+    def __enter__(self) -> Kube:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget the keys and the connections."""
+        api = getattr(self, "_api", None)
+        if api is not None:
+            api.rest_client.pool_manager.clear()
+        for number in self._files:
+            os.close(number)
+        self._files.clear()
+
+    def get(self, path: str, **query: str) -> Obj:
+        """Return what `GET path?query` answers.
+
+        Raises:
+            ApiError: Any answer that is not a success, or none.
+        """
+        return self.request("GET", path, query=query)
+
+    def items(self, path: str, **query: str) -> list[Obj]:
+        """Return the items of a list."""
+        found: list[Obj] = self.get(path, **query).get("items") or []
+        return found
+
+    def find(self, path: str) -> Obj | None:
+        """Return an object, or None where it does not exist."""
+        try:
+            return self.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, path: str, body: Obj) -> Obj:
+        """Create an object and return it as stored."""
+        return self.request("POST", path, body=body)
+
+    def delete(self, path: str, *, grace: int | None = None) -> None:
+        """Delete an object; one that does not exist is as good as deleted."""
+        query = {} if grace is None else {"gracePeriodSeconds": str(grace)}
+        try:
+            self.request("DELETE", path, query=query)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def text(self, path: str, **query: str) -> str:
+        """Return a plain-text answer (pod logs, `/healthz`)."""
+        with self._open("GET", path, query) as response:
+            return self._body(f"GET {path}", response).decode(errors="replace")
+
+    def request(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> Obj:
+        """Return the JSON answer to one request.
+
+        Raises:
+            ApiError: Any answer that is not a success, or none.
+        """
+        with self._open(method, path, query or {}, body) as response:
+            try:
+                answer: Obj = json.loads(self._body(f"{method} {path}", response))
+            except ValueError as error:
+                raise ApiError(f"{method} {path}: the answer is not JSON: {error}") from error
+            return answer
+
+    def watch(self, path: str, resource_version: str, *, seconds: int = 300) -> Iterator[Obj]:
+        """Yield watch events (`{"type": ..., "object": ...}`) until the server ends the watch.
+
+        Raises:
+            WatchExpired: The resourceVersion is too old.
+            ApiError: The watch could not start or broke.
+        """
+        query = {
+            "watch": "true",
+            "resourceVersion": resource_version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(seconds),
+        }
+        timeout = urllib3.Timeout(connect=5, read=seconds + 15)
+        with self._open("GET", path, query, timeout=timeout) as response:
+            buffer = b""
+            try:
+                for part in response.stream(65536):
+                    *lines, buffer = (buffer + part).split(b"\n")
+                    for line in filter(None, lines):
+                        yield self._watch_event(path, line)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise ApiError(f"watch {path}: broke off: {error}") from error
+
+    def exec(
+        self, namespace: str, pod: str, cmd: Cmd, *, container: str = "", timeout: float = 60
+    ) -> CommandResult:
+        """Return what a command in a pod did.
+
+        Raises:
+            ApiError: The exec could not start (no such pod, the kubelet is out of reach).
+            CommandError: The command did not end within `timeout` seconds.
+        """
+        started = time.monotonic()
+        # stream() patches the client that it is given: every exec has one of its own.
+        core = client.CoreV1Api(client.ApiClient(self._settings))
+        options = {"container": container} if container else {}
+        try:
+            channel = stream(
+                core.connect_get_namespaced_pod_exec,
+                pod,
+                namespace,
+                command=[*cmd.argv],
+                stdout=True,
+                stderr=True,
+                stdin=False,
+                tty=False,
+                _preload_content=False,
+                **options,
+            )
+        except client.ApiException as error:
+            status = int(error.status or 0)
+            raise ApiError(f"exec in {namespace}/{pod}: {error.reason}", status=status) from error
+        try:
+            channel.run_forever(timeout=timeout)
+            if channel.is_open():
+                raise CommandError(f"{namespace}/{pod}", str(cmd), None, f"no end in {timeout:g} s")
+            stdout, stderr = channel.read_stdout(timeout=0), channel.read_stderr(timeout=0)
+            exit_status = channel.returncode
+        except (WebSocketException, OSError, LookupError, TypeError, ValueError) as error:
+            # Without the status that ends an exec, the client fails while it looks for one.
+            raise ApiError(f"exec in {namespace}/{pod}: broke off: {error}") from error
+        finally:
+            channel.close()
+        return CommandResult(
+            host=f"{namespace}/{pod}",
+            command=str(cmd),
+            stdout=stdout or "",
+            stderr=stderr or "",
+            exit_status=-1 if exit_status is None else int(exit_status),
+            seconds=time.monotonic() - started,
+        )
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Any = None,
+        timeout: urllib3.Timeout = _TIMEOUT,
+    ) -> urllib3.BaseHTTPResponse:
+        url = self._settings.host + quote(path) + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": "application/json"}
+        bearer = self._settings.get_api_key_with_prefix("authorization")
+        if bearer:
+            headers["authorization"] = bearer
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        what = f"{method} {path}"
+        try:
+            response: urllib3.BaseHTTPResponse = self._api.rest_client.pool_manager.request(
+                method,
+                url,
+                body=None if body is None else json.dumps(body).encode(),
+                headers=headers,
+                timeout=timeout,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ApiError(
+                f"{what}: no answer from {self.server}: {_root_cause(error)}",
+                remedy="is the control plane up? see the node_readiness notebook",
+            ) from error
+        if response.status < 400:
+            return response
+        raise self._refusal(what, response)
+
+    @staticmethod
+    def _body(what: str, response: urllib3.BaseHTTPResponse) -> bytes:
+        """Return the whole answer; one that breaks off is no answer."""
+        try:
+            return response.data
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ApiError(f"{what}: the answer broke off: {_root_cause(error)}") from error
+
+    @classmethod
+    def _refusal(cls, what: str, response: urllib3.BaseHTTPResponse) -> ApiError:
+        text = cls._body(what, response).decode(errors="replace")
+        try:
+            answer = json.loads(text)
+            message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
+        except (ValueError, AttributeError):
+            message, reason = text[:200], ""
+        kind = WatchExpired if response.status == 410 else ApiError
+        return kind(f"{what}: {message or response.status}", status=response.status, reason=reason)
+
+    @staticmethod
+    def _watch_event(path: str, line: bytes) -> Obj:
+        try:
+            event: Obj = json.loads(line)
+        except ValueError as error:
+            raise ApiError(f"watch {path}: torn answer: {error}") from error
+        if event.get("type") == "ERROR":
+            status = event.get("object") or {}
+            kind = WatchExpired if status.get("code") == 410 else ApiError
+            raise kind(f"watch {path}: {status.get('message')}", status=int(status.get("code", 0)))
+        return event
+
+    def _keys_in_memory(self, kubeconfig: Mapping[str, Any]) -> Obj:
+        """Return the kubeconfig with inline keys and certificates behind anonymous files.
+
+        The client wants file names; files on a disk would outlive a killed kit.
+        """
+        usable: Obj = json.loads(json.dumps(kubeconfig))
+        places: list[tuple[Obj, tuple[str, ...]]] = [
+            (cluster["cluster"], ("certificate-authority",)) for cluster in usable["clusters"]
+        ]
+        places += [(u["user"], ("client-certificate", "client-key")) for u in usable["users"]]
+        for place, names in places:
+            for name in names:
+                data = place.pop(f"{name}-data", None)
+                if data:
+                    number = os.memfd_create(name, os.MFD_CLOEXEC)
+                    self._files.append(number)
+                    os.write(number, base64.b64decode(data))
+                    place[name] = f"/proc/{os.getpid()}/fd/{number}"
+        return usable
+
+
+def _root_cause(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    return _root_cause(reason) if isinstance(reason, BaseException) else str(error)

@@ -1,0 +1,363 @@
+"""The door to the hosts: commands, files and forwards over SSH. The sole importer of fabric.
+
+fabric by itself accepts every host key and reads standard input; here every connection, hops
+included, has known_hosts and a reject policy, and nothing is ever read from the terminal.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import select
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import paramiko
+from fabric import Config, Connection
+from invoke.exceptions import CommandTimedOut
+from paramiko.ssh_exception import (
+    AuthenticationException,
+    BadHostKeyException,
+    NoValidConnectionsError,
+    SSHException,
+)
+
+from kitlib.command import Cmd
+from kitlib.errors import CommandError, ConnectError, HostKeyError, HostLoginError
+from kitlib.model import CommandResult
+from kitlib.retry import retry_transient
+
+__all__ = ["HostKey", "Ssh", "Target", "fetch_host_key", "known_keys"]
+
+# paramiko reports every refused channel on standard error; here they are errors with a message.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+KEEPALIVE = 15
+"""Seconds between keep-alive packets: a dead peer is noticed within about a minute."""
+
+
+class Target(Protocol):
+    """What this module needs to know about a host (kitlib.inventory.Host has it)."""
+
+    @property
+    def name(self) -> str:
+        """The host's name in the inventory."""
+
+    @property
+    def address(self) -> str:
+        """Where its SSH server is."""
+
+    @property
+    def port(self) -> int:
+        """The SSH server's port."""
+
+    @property
+    def user(self) -> str:
+        """The login name."""
+
+    @property
+    def identity_file(self) -> Path | None:
+        """The private key to log in with; None lets the agent and the usual keys try."""
+
+
+class Ssh:
+    """Connections to a set of hosts, opened when first used and closed together.
+
+    Args:
+        targets: The hosts by name.
+        known_hosts: The file with the accepted host keys; it need not exist.
+        connect_timeout: Seconds for one connection attempt.
+        command_timeout: Seconds for a command that names no timeout of its own.
+
+    Safe to use from several threads; one host's connection carries many commands at a time.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        *,
+        known_hosts: Path,
+        connect_timeout: float = 10,
+        command_timeout: float = 300,
+    ) -> None:
+        self._targets = targets
+        self._known_hosts = known_hosts
+        self._connect_timeout = connect_timeout
+        self._command_timeout = command_timeout
+        self._open: dict[str, Connection] = {}
+        self._locks = {name: threading.Lock() for name in targets}
+
+    def __enter__(self) -> Ssh:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; commands under way end with a ConnectError."""
+        for connection in list(self._open.values()):
+            _close(connection)
+        self._open.clear()
+
+    def run(self, name: str, cmd: Cmd) -> CommandResult:
+        """Return what `cmd` did on the host `name`, whatever its exit status.
+
+        Raises:
+            ConnectError: The host cannot be reached, or the connection broke.
+            HostKeyError: The host's key is unknown or differs.
+            CommandError: The command did not end within its timeout.
+        """
+        connection = self._connection(name)
+        started = time.monotonic()
+        limit = cmd.timeout or self._command_timeout
+        try:
+            result = connection.run(
+                cmd.render(), hide=True, warn=True, in_stream=False, pty=False, timeout=limit
+            )
+        except CommandTimedOut as error:
+            # fabric leaves the command running on the host; its channel dies with the connection.
+            self._drop(name)
+            raise CommandError(
+                name,
+                str(cmd),
+                None,
+                f"no end within {limit:g} s",
+                remedy="look at the host; raise the timeout in the parameters if it is only slow",
+            ) from error
+        except (SSHException, OSError, EOFError) as error:
+            self._drop(name)
+            raise _lost(name, cmd, error) from error
+        if result.exited < 0:  # paramiko's word for "the channel closed without an exit status"
+            self._drop(name)
+            raise _lost(name, cmd, "the connection closed before the command ended")
+        return CommandResult(
+            host=name,
+            command=str(cmd),
+            stdout=result.stdout,
+            stderr=result.stderr,
+            exit_status=result.exited,
+            seconds=time.monotonic() - started,
+        )
+
+    def put(self, name: str, content: str, path: str, *, mode: int = 0o644) -> None:
+        """Write `content` to `path` on the host; a reader sees the old file or the new one."""
+        connection = self._connection(name)
+        temporary = f"{path}.new"
+        try:
+            connection.put(io.BytesIO(content.encode()), remote=temporary)
+            sftp = connection.sftp()
+            sftp.chmod(temporary, mode)
+            sftp.posix_rename(temporary, path)
+        except (SSHException, OSError, EOFError) as error:
+            if not connection.is_connected:
+                self._drop(name)
+            raise CommandError(name, f"write {path}", None, str(error) or repr(error)) from error
+
+    @contextmanager
+    def forward(self, name: str, host: str, port: int) -> Iterator[int]:
+        """Yield a port on this machine's loopback that leads to `host:port` as seen from `name`."""
+        connection = self._connection(name)
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                try:
+                    channel = connection.transport.open_channel(
+                        "direct-tcpip", (host, port), self.request.getpeername(), timeout=10
+                    )
+                except (SSHException, OSError, EOFError, AttributeError):
+                    return  # closing the socket tells the client
+                _splice(self.request, channel)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            block_on_close = False
+
+        with Server(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(
+                target=server.serve_forever, args=(0.1,), daemon=True, name=f"forward-{name}"
+            )
+            thread.start()
+            try:
+                yield server.server_address[1]
+            finally:
+                server.shutdown()
+                thread.join()
+
+    def _connection(self, name: str) -> Connection:
+        with self._locks[name]:
+            connection = self._open.get(name)
+            if connection is not None and connection.is_connected:
+                return connection
+            connection = retry_transient(lambda: self._connect(self._targets[name]), attempts=2)
+            self._open[name] = connection
+            return connection
+
+    def _drop(self, name: str) -> None:
+        with self._locks[name]:
+            connection = self._open.pop(name, None)
+        if connection is not None:
+            _close(connection)
+
+    def _connect(self, target: Target) -> Connection:
+        arguments: dict[str, Any] = {"banner_timeout": 30, "auth_timeout": 30}
+        if target.identity_file is not None:
+            if not target.identity_file.is_file():
+                raise ConnectError(
+                    f"{target.name}: no such private key: {target.identity_file}",
+                    remedy="name an existing key as ssh.identity_file in the parameters",
+                )
+            arguments |= {
+                "key_filename": str(target.identity_file),
+                "look_for_keys": False,
+                "allow_agent": False,
+            }
+        connection = Connection(
+            target.address,
+            user=target.user,
+            port=target.port,
+            connect_timeout=self._connect_timeout,
+            connect_kwargs=arguments,
+            config=Config(lazy=False),
+        )
+        for hop in _hops(connection):
+            if self._known_hosts.is_file():
+                hop.client.load_host_keys(str(self._known_hosts))
+            hop.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        try:
+            connection.open()
+        except Exception as error:
+            _close(connection)
+            raise self._refusal(target, error) from error
+        transport = connection.transport
+        transport.set_keepalive(KEEPALIVE)
+        if isinstance(transport.sock, socket.socket):
+            # Without it a short command waits for Nagle's algorithm (about 4 times as long).
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _refusal(self, target: Target, error: Exception) -> Exception:
+        where = f"{target.name} ({target.user}@{target.address}:{target.port})"
+        if isinstance(error, BadHostKeyException):
+            return HostKeyError(
+                f"{where}: the host key has changed: expected "
+                f"{error.expected_key.fingerprint}, got {error.key.fingerprint}",
+                remedy="if the host was reinstalled, remove its line from "
+                f"{self._known_hosts} and run `kit trust`; otherwise somebody is in between",
+            )
+        if isinstance(error, AuthenticationException):
+            return HostLoginError(
+                f"{where}: the login was refused: {error}",
+                remedy="check ssh.user and ssh.identity_file in the parameters",
+            )
+        if isinstance(error, SSHException) and "not found in known_hosts" in str(error):
+            return HostKeyError(
+                f"{where}: the host key is unknown",
+                remedy=f"look at it and accept it with `kit trust` (kept in {self._known_hosts})",
+            )
+        reason = (
+            "; ".join(sorted({str(e) for e in error.errors.values()}))
+            if isinstance(error, NoValidConnectionsError)
+            else str(error) or type(error).__name__
+        )
+        return ConnectError(
+            f"{where}: cannot connect: {reason}",
+            remedy="check that the host is up, the address and port are right and SSH runs",
+        )
+
+
+class HostKey:
+    """A host's public key as its server shows it.
+
+    Attributes:
+        line: The known_hosts line.
+        blob: The key itself.
+        kind: Its type, `ssh-ed25519`.
+        fingerprint: `SHA256:...`, as ssh-keygen prints it.
+    """
+
+    def __init__(self, address: str, port: int, key: paramiko.PKey) -> None:
+        where = address if port == 22 else f"[{address}]:{port}"
+        self.line = f"{where} {key.get_name()} {key.get_base64()}"
+        self.blob = key.asbytes()
+        self.fingerprint = key.fingerprint
+        self.kind = key.get_name()
+
+
+def fetch_host_key(target: Target, *, timeout: float = 10) -> HostKey:
+    """Return the key that the host's SSH server shows now, without logging in.
+
+    Raises:
+        ConnectError: The host cannot be reached or does not speak SSH.
+    """
+    try:
+        with socket.create_connection((target.address, target.port), timeout=timeout) as sock:
+            transport = paramiko.Transport(sock)
+            try:
+                transport.start_client(timeout=timeout)
+                return HostKey(target.address, target.port, transport.get_remote_server_key())
+            finally:
+                transport.close()
+    except (OSError, SSHException, EOFError) as error:
+        raise ConnectError(
+            f"{target.name} ({target.address}:{target.port}): cannot read its host key: {error}",
+            remedy="check that the host is up and SSH runs",
+        ) from error
+
+
+def known_keys(file: Path, target: Target) -> set[bytes]:
+    """Return the keys that a known_hosts file has for a host; empty without such a file."""
+    if not file.is_file():
+        return set()
+    name = target.address if target.port == 22 else f"[{target.address}]:{target.port}"
+    found = paramiko.HostKeys(str(file)).lookup(name) or {}
+    return {key.asbytes() for key in found.values()}
+
+
+def _hops(connection: Connection) -> Iterator[Connection]:
+    """Yield the connection and those that it goes through (ProxyJump), the nearest last."""
+    hop: Any = connection
+    while isinstance(hop, Connection):
+        yield hop
+        hop = hop.gateway
+
+
+def _close(connection: Connection) -> None:
+    """Close a connection and its hops; fabric leaves the hops open."""
+    for hop in _hops(connection):
+        hop.close()
+
+
+def _lost(name: str, cmd: Cmd, why: object) -> ConnectError:
+    return ConnectError(
+        f"{name}: the connection was lost during: {cmd}: {why}",
+        remedy="check the host, then run the same command again: it goes on from what is true",
+    )
+
+
+def _splice(sock: socket.socket, channel: paramiko.Channel) -> None:
+    """Copy both ways until one side closes."""
+    try:
+        while True:
+            ready, _, _ = select.select([sock, channel], [], [], 5)
+            if channel in ready:
+                data = channel.recv(65536)
+                if not data:
+                    return
+                sock.sendall(data)
+            if sock in ready:
+                data = sock.recv(65536)
+                if not data:
+                    return
+                channel.sendall(data)
+            if channel.closed and not channel.recv_ready():
+                return
+    except (OSError, EOFError):
+        return
+    finally:
+        channel.close()

@@ -1,0 +1,311 @@
+"""What a stage is, and the one gate through which every change passes.
+
+A stage plans, applies and checks. Its plan is a list of actions computed from facts read now;
+applying it performs exactly that list. Nothing else in a stage can change anything: reads go
+through a runner that refuses commands marked as changing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from kitlib.command import Cmd
+from kitlib.errors import ApiError, CommandError, KitError
+from kitlib.facts import HostFacts
+from kitlib.fanout import Fanned, fan_out
+from kitlib.inventory import Host, Inventory
+from kitlib.journal import Journal
+from kitlib.kube import Kube
+from kitlib.model import CLUSTER, Change, Check, CommandResult, Status
+from kitlib.params import Params
+from kitlib.plugins import Plugin
+
+__all__ = ["Action", "Context", "Doors", "Hands", "Plan", "Stage", "expect"]
+
+
+class Doors(Protocol):
+    """The doors to the outside that a context needs (kitlib.session opens them)."""
+
+    def run(self, host: str, cmd: Cmd) -> CommandResult:
+        """Return what a command on a host did."""
+
+    def put(self, host: str, content: str, path: str, *, mode: int = 0o644) -> None:
+        """Write a file on a host."""
+
+    def facts(self, hosts: Sequence[str], *, fresh: bool) -> Fanned[str, HostFacts]:
+        """Return what is true on the hosts, read now or (not `fresh`) since the last change."""
+
+    def forget_facts(self) -> None:
+        """Drop what was read: something changed."""
+
+    def kube(self, *, wait: float) -> Kube:
+        """Return the API of the cluster on the control plane, waited for up to `wait` seconds."""
+
+    def forget_kube(self) -> None:
+        """Drop the connection to the API: the cluster behind it changes."""
+
+    def quietly(self, host: str, cmd: Cmd) -> CommandResult:
+        """Return what a reading command did, without a record of its own."""
+
+    def has_cluster(self) -> bool:
+        """Return whether this session has spoken with a cluster's API since the last change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What an action may use while it is performed. Only the gate makes one."""
+
+    doors: Doors
+    journal: Journal
+
+    def run(self, host: str, cmd: Cmd) -> CommandResult:
+        """Return what a command did.
+
+        Raises:
+            CommandError: It ended with another exit status than 0.
+        """
+        return expect(self.doors.run(host, cmd))
+
+    def put(self, host: str, content: str, path: str, *, mode: int = 0o644) -> None:
+        """Write a file on a host."""
+        self.doors.put(host, content, path, mode=mode)
+
+    def kube(self) -> Kube:
+        """Return the cluster's API."""
+        return self.doors.kube(wait=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One planned change and how it is done.
+
+    Attributes:
+        target: A host's name, or `cluster`.
+        what: What is done and why, one line; the dry run prints it.
+        command: The command on the target host; printed in the dry run too.
+        do: Where one command does not say it all: what is done instead of running `command`.
+        changes_cluster: True when the API behind the control plane may be another one afterwards.
+    """
+
+    target: str
+    what: str
+    command: Cmd | None = None
+    do: Callable[[Hands], None] | None = None
+    changes_cluster: bool = False
+
+    @property
+    def change(self) -> Change:
+        """The change as it is recorded and shown."""
+        return Change(self.target, self.what, self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a stage would do.
+
+    Attributes:
+        actions: The changes in order; a target's actions run one after another, targets side by
+            side, those of the cluster first.
+        reason: Why nothing is to be done, or what made the changes necessary.
+        cleanup: Actions performed at the end whatever happened before (a token is deleted).
+    """
+
+    actions: tuple[Action, ...] = ()
+    reason: str = ""
+    cleanup: tuple[Action, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The changes as they are recorded and shown."""
+        return tuple(action.change for action in (*self.actions, *self.cleanup))
+
+
+@dataclass
+class Context:
+    """What a stage works with.
+
+    Attributes:
+        params: The validated parameters.
+        plugin: The wanted plugin.
+        inventory: The hosts.
+        journal: The run's record.
+        doors: The doors to the outside; stages use the methods below instead.
+        rebuild: True when a cluster that is as wanted is to be built anew all the same.
+        read_only: True for stages whose plan is always empty: the gate refuses every change.
+        failures: Host -> what failed there in the stage under way.
+        results: Stage -> what it measured while it was applied, for its check to report.
+    """
+
+    params: Params
+    plugin: Plugin
+    inventory: Inventory
+    journal: Journal
+    doors: Doors
+    rebuild: bool = False
+    read_only: bool = False
+    failures: dict[str, Exception] = field(default_factory=dict)
+    results: dict[str, list[Check]] = field(default_factory=dict)
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """Every host."""
+        return self.inventory.hosts
+
+    @property
+    def control_plane(self) -> Host:
+        """The (first) control-plane host, on which kubectl runs."""
+        return self.inventory.select(role="control_plane")[0]
+
+    @property
+    def workers(self) -> tuple[Host, ...]:
+        """The worker hosts."""
+        return tuple(self.inventory.select(role="worker"))
+
+    def read(self, host: str, cmd: Cmd) -> CommandResult:
+        """Return what a command that changes nothing did, whatever its exit status.
+
+        Raises:
+            KitError: The command is marked as changing something.
+        """
+        if cmd.mutates:
+            raise KitError(f"{host}: {cmd}: a change outside the gate; this is a defect of the kit")
+        return self.doors.run(host, cmd)
+
+    def facts(self, *, fresh: bool = False) -> Mapping[str, HostFacts]:
+        """Return what is true on every host, read since the last change (now, when `fresh`).
+
+        Raises:
+            KitError: A host cannot be read; the others' errors are in the journal.
+        """
+        fanned = self.doors.facts([host.name for host in self.hosts], fresh=fresh)
+        for name, error in fanned.errors.items():
+            self.journal.event("error", host=name, message=str(error))
+        return fanned.raise_first()
+
+    def kube(self, *, wait: float = 60) -> Kube:
+        """Return the cluster's API, waited for up to `wait` seconds."""
+        return self.doors.kube(wait=wait)
+
+    def waiting(self, host: str, text: str) -> None:
+        """Say what a host is waiting for; shown live and kept in the journal."""
+        self.journal.event("progress", host=host, text=text)
+
+    def perform(self, action: Action) -> None:
+        """Do one planned change: the gate. Whatever changes a host or the cluster passes here.
+
+        Raises:
+            KitError: The change failed, or this stage may not change anything.
+        """
+        if self.read_only:
+            raise KitError(f"{action.target}: {action.what}: this stage may not change anything")
+        shown = str(action.command) if action.command else ""
+        self.journal.event("change", host=action.target, what=action.what, command=shown)
+        self.doors.forget_facts()
+        if action.changes_cluster:
+            self.doors.forget_kube()
+        hands = Hands(self.doors, self.journal)
+        if action.do is not None:
+            action.do(hands)
+        elif action.command is not None:
+            hands.run(action.target, action.command)
+
+
+class Stage(ABC):
+    """One stage of the build; see the module docstring."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """What it does, as a heading."""
+    changes_nothing: ClassVar[bool] = False
+    """True when its plan is always empty."""
+    needs_api: ClassVar[bool] = False
+    """True when it can only work with the Kubernetes API answering."""
+
+    def preconditions(self, ctx: Context) -> list[Check]:
+        """Return what must hold before the stage is planned: every host (and the API) answers."""
+        fanned = ctx.doors.facts([host.name for host in ctx.hosts], fresh=True)
+        if fanned.errors:
+            # An unreachable host is an error of its own kind (and exit code), not a failed check.
+            ctx.failures.update(fanned.errors)
+            fanned.raise_first()
+        checks = [
+            Check("host.answers", name, Status.PASS, "answers over SSH", got=_who(facts))
+            for name, facts in fanned.values.items()
+        ]
+        if self.needs_api:
+            checks.append(_api_answers(ctx))
+        return checks
+
+    @abstractmethod
+    def plan(self, ctx: Context) -> Plan:
+        """Return what would be done, computed from facts read now."""
+
+    @abstractmethod
+    def check(self, ctx: Context) -> list[Check]:
+        """Return the judged state after the stage. Reads only."""
+
+    def apply(self, ctx: Context, plan: Plan) -> None:
+        """Do exactly the plan. A target stops at its first failure; the other targets finish.
+
+        Raises:
+            KitError: The first failure, after every target has ended; all are in `ctx.failures`.
+        """
+        by_target: dict[str, list[Action]] = {}
+        for action in plan.actions:
+            by_target.setdefault(action.target, []).append(action)
+
+        def work(target: str) -> None:
+            ctx.journal.event("host.started", host=target)
+            try:
+                for action in by_target[target]:
+                    ctx.perform(action)
+            except BaseException as error:
+                ctx.journal.event("host.ended", host=target, ok=False, reason=str(error))
+                raise
+            ctx.journal.event("host.ended", host=target, ok=True)
+
+        try:
+            # What the cluster needs comes first: the hosts' actions rely on it.
+            for targets in ([CLUSTER], [name for name in by_target if name != CLUSTER]):
+                fanned = fan_out(work, [name for name in targets if name in by_target])
+                ctx.failures.update(fanned.errors)
+                fanned.raise_first()
+        finally:
+            for action in plan.cleanup:
+                ctx.perform(action)
+
+
+def _who(facts: HostFacts) -> str:
+    return f"{facts.host.os_name or 'unknown system'}, kernel {facts.host.kernel or 'unknown'}"
+
+
+def _api_answers(ctx: Context) -> Check:
+    try:
+        server, problem = ctx.kube(wait=60).server, ""
+    except ApiError as error:
+        server, problem = "", error.message
+    return Check.that(
+        not problem,
+        "api.answers",
+        CLUSTER,
+        "the Kubernetes API answers",
+        got=problem or server,
+        expected="an answer",
+        remedy="run the init stage first; if it ran, look at its record",
+    )
+
+
+def expect(result: CommandResult, *, remedy: str = "") -> CommandResult:
+    """Return the result of a command that ended well.
+
+    Raises:
+        CommandError: Its exit status is not 0.
+    """
+    if not result.ok:
+        raise CommandError(
+            result.host, result.command, result.exit_status, result.tail(), remedy=remedy
+        )
+    return result

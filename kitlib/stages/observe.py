@@ -1,0 +1,149 @@
+"""Watching a cluster become ready, and saying at every moment what it is waiting for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from kitlib.checks.nodes import ready_condition
+from kitlib.errors import ApiError
+from kitlib.kube import Kube, Obj
+from kitlib.model import CLUSTER
+from kitlib.plugins import Plugin
+from kitlib.plugins.schema import Workload
+from kitlib.retry import Deadline
+from kitlib.stages.base import Context
+
+__all__ = ["plugin_pods", "wait_for_nodes", "wait_for_workloads", "workload_objects"]
+
+EVERY = 0.5
+"""Seconds between two looks."""
+DOOMED_RESTARTS = 4
+"""A plugin container that was restarted so often will not come up by waiting."""
+
+
+def wait_for_nodes(ctx: Context, names: Sequence[str], seconds: float) -> list[Obj]:
+    """Return the cluster's nodes when all of `names` are Ready, else as they are at the end.
+
+    The caller's checks judge them: a node that is not Ready then is a failure.
+    """
+    deadline = Deadline(seconds, "nodes Ready")
+    while True:
+        nodes = _patiently(ctx, deadline, lambda kube: kube.items("/api/v1/nodes"))
+        by_name = {node["metadata"]["name"]: node for node in nodes}
+        waiting = {name: _why_not_ready(by_name.get(name)) for name in names}
+        waiting = {name: why for name, why in waiting.items() if why}
+        if not waiting or deadline.left < EVERY:
+            return nodes
+        for name, why in waiting.items():
+            ctx.waiting(name, f"NotReady: {why}, {seconds - deadline.left:.0f} s")
+        deadline.sleep(EVERY)
+
+
+def wait_for_workloads(ctx: Context, loads: Sequence[Workload], *, seconds: float) -> list[Obj]:
+    """Return the plugin's workloads when all are available, else as they are at the end.
+
+    A pod of the plugin that crash-loops ends the wait early: waiting does not cure it.
+    """
+    deadline = Deadline(seconds, "the plugin's workloads")
+    while True:
+        objects = _patiently(ctx, deadline, lambda kube: workload_objects(kube, loads))
+        found = {(o["kind"], o["metadata"]["name"]): o for o in objects}
+        missing = [load for load in loads if not _available(found.get((load.kind, load.name)))]
+        if not missing or deadline.left < EVERY:
+            return objects
+        pods = _patiently(ctx, deadline, lambda kube: plugin_pods(kube, ctx.plugin))
+        for load in missing:
+            why = _why_waiting(pods, load) or "no pod yet"
+            text = f"{load.kind} {load.name}: {why}, {seconds - deadline.left:.0f} s"
+            ctx.waiting(CLUSTER, text)
+        if any(_doomed(pod) for pod in pods):
+            return objects
+        deadline.sleep(EVERY)
+
+
+def workload_objects(kube: Kube, loads: Sequence[Workload]) -> list[Obj]:
+    """Return those of the workloads that exist, each with its `kind`."""
+    found = []
+    for load in loads:
+        path = f"/apis/apps/v1/namespaces/{load.namespace}/{load.kind.lower()}s/{load.name}"
+        item = kube.find(path)
+        if item is not None:
+            found.append({**item, "kind": load.kind})
+    return found
+
+
+def plugin_pods(kube: Kube, plugin: Plugin) -> list[Obj]:
+    """Return the pods of the plugin's workloads."""
+    pods: dict[str, Obj] = {}
+    for load in plugin.workloads:
+        selector = ",".join(f"{key}={value}" for key, value in load.selector.items())
+        path = f"/api/v1/namespaces/{load.namespace}/pods"
+        for pod in kube.items(path, labelSelector=selector):
+            pods[pod["metadata"]["uid"]] = pod
+    return list(pods.values())
+
+
+def container_states(pod: Obj) -> Mapping[str, Obj]:
+    """Return container name -> its status, init containers first."""
+    status = pod.get("status", {})
+    parts = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
+    return {part["name"]: part for part in parts}
+
+
+def _patiently(ctx: Context, deadline: Deadline, ask: Callable[[Kube], list[Obj]]) -> list[Obj]:
+    """Return an answer of the API, through a restart of it if need be."""
+    while True:
+        try:
+            return ask(ctx.kube(wait=min(60, max(1, deadline.left))))
+        except ApiError as error:
+            if not error.retryable or deadline.left < EVERY:
+                raise
+            ctx.waiting(CLUSTER, f"the API does not answer: {error.message}")
+            deadline.sleep(EVERY)
+
+
+def _why_not_ready(node: Obj | None) -> str:
+    if node is None:
+        return "no Node object yet"
+    condition = ready_condition(node)
+    if condition.get("status") == "True":
+        return ""
+    message = str(condition.get("message") or condition.get("reason") or "no condition yet")
+    # The runtime's own words come last: "... message:Network plugin returns error: cni ..."
+    return message.rpartition("message:")[2].strip()
+
+
+def _available(found: Obj | None) -> bool:
+    if found is None:
+        return False
+    status, spec = found.get("status", {}), found.get("spec", {})
+    if status.get("observedGeneration", 0) < found["metadata"].get("generation", 0):
+        return False
+    if found["kind"] == "DaemonSet":
+        wanted = int(status.get("desiredNumberScheduled", 0))
+        return wanted > 0 and int(status.get("numberAvailable", 0)) >= wanted
+    return int(status.get("availableReplicas", 0)) >= int(spec.get("replicas", 1))
+
+
+def _why_waiting(pods: list[Obj], load: Workload) -> str:
+    reasons = []
+    for pod in pods:
+        if not load.selector.items() <= (pod["metadata"].get("labels") or {}).items():
+            continue
+        where = pod.get("spec", {}).get("nodeName") or "not scheduled"
+        for state in container_states(pod).values():
+            waiting = state.get("state", {}).get("waiting", {}).get("reason")
+            if waiting:
+                reasons.append(f"{waiting} on {where}")
+                break
+        else:
+            if not all(state.get("ready") for state in container_states(pod).values()):
+                reasons.append(f"{pod.get('status', {}).get('phase', 'Pending')} on {where}")
+    return ", ".join(reasons)
+
+
+def _doomed(pod: Obj) -> bool:
+    return any(
+        state.get("restartCount", 0) >= DOOMED_RESTARTS and not state.get("ready")
+        for state in container_states(pod).values()
+    )

@@ -1,0 +1,153 @@
+"""Stage 2: hosts that hold something else than the wanted cluster become clean hosts.
+
+`kubeadm reset` keeps the CNI configuration, the plugin's interfaces and its rules; a cluster built
+over them turns Ready and does not work. So this stage removes those too, each one by name.
+"""
+
+from __future__ import annotations
+
+from kitlib.command import Cmd, script
+from kitlib.facts import HostFacts
+from kitlib.model import Check
+from kitlib.plugins import catalogue, owner_of_interface
+from kitlib.stages.base import Action, Context, Plan, Stage
+from kitlib.stages.situation import Situation, guard, judge
+
+__all__ = ["Reset"]
+
+CNI_DIRECTORY = "/etc/cni/net.d"
+
+
+class Reset(Stage):
+    """`kubeadm reset` and what it leaves, on every host that holds something to reset."""
+
+    name = "reset"
+    title = "Reset hosts that hold anything but the wanted cluster"
+
+    def plan(self, ctx: Context) -> Plan:
+        """Return the resets and clean-ups; none where the wanted cluster stands or hosts are clean.
+
+        Raises:
+            GuardError: A living cluster would be destroyed that the parameters do not name.
+        """
+        situation = judge(ctx)
+        guard(ctx, situation)
+        actions: list[Action] = []
+        for host in ctx.hosts:
+            actions += _for_host(host.name, situation)
+        kept = "the wanted cluster stands" if situation.wanted else "the hosts are clean"
+        return Plan(tuple(actions), "" if actions else f"nothing to reset: {kept}")
+
+    def check(self, ctx: Context) -> list[Check]:
+        """Return for each host that nothing is left that does not belong to the wanted cluster."""
+        situation = judge(ctx)
+        checks = []
+        for host in ctx.hosts:
+            here = situation.facts[host.name]
+            rest = [situation.reset[host.name]] if host.name in situation.reset else []
+            rest += [action.what for action in _leftovers(host.name, here, situation)]
+            checks.append(
+                Check.that(
+                    not rest,
+                    "reset.clean",
+                    host.name,
+                    "holds nothing but the wanted cluster",
+                    got="; ".join(rest) or ("in the cluster" if here.kubeadm.joined else "clean"),
+                    expected="nothing of another cluster or plugin",
+                    remedy="look at the record of this stage: a command did not remove it",
+                )
+            )
+        return checks
+
+
+def _for_host(name: str, situation: Situation) -> list[Action]:
+    here = situation.facts[name]
+    actions = []
+    if name in situation.reset:
+        why = situation.reset[name]
+        if here.version("kubeadm"):
+            actions.append(
+                Action(
+                    name,
+                    f"reset kubeadm: {why}",
+                    Cmd.change("kubeadm", "reset", "-f"),
+                    changes_cluster=True,
+                )
+            )
+        else:
+            actions.append(
+                Action(
+                    name,
+                    f"remove kubeadm's files, kubeadm itself is not installed: {why}",
+                    Cmd.change("rm", "-rf", *here.kubeadm.files),
+                    changes_cluster=True,
+                )
+            )
+    return actions + _leftovers(name, here, situation)
+
+
+def _leftovers(name: str, here: HostFacts, situation: Situation) -> list[Action]:
+    """Return the removal of what plugins left, where no part of the wanted cluster uses it."""
+    if situation.wanted and name not in situation.reset and here.kubeadm.joined:
+        return []  # another plugin's traces here would have made the cluster an unwanted one
+    actions = []
+    files = [file.name for file in here.cni.files]
+    if files:
+        paths = [f"{CNI_DIRECTORY}/{file}" for file in files]
+        what = f"remove the CNI configuration that was left: {', '.join(files)}"
+        actions.append(Action(name, what, Cmd.change("rm", "-f", *paths)))
+    owners = {link.name: owner_of_interface(link.name) for link in here.links or ()}
+    devices = [device for device, owner in owners.items() if owner]
+    if devices:
+        what = f"delete the interfaces that were left: {', '.join(devices)}"
+        # A device may be gone with its peer or its bridge by the time its turn comes.
+        command = script(
+            'for d in "$@"; do if [ -e "/sys/class/net/$d" ]; then ip link delete "$d"; fi; done',
+            *devices,
+            mutates=True,
+        )
+        actions.append(Action(name, what, command))
+    for action in (_paths(name, here), _tables(name, here), _chains(name, here)):
+        if action is not None:
+            actions.append(action)
+    return actions
+
+
+def _paths(name: str, here: HostFacts) -> Action | None:
+    # Programs in /opt/cni/bin belong to the kubernetes-cni package as well: they stay.
+    kept = (CNI_DIRECTORY, "/opt/cni/bin")
+    paths = [path for path in here.leftovers.paths if not path.startswith(kept)]
+    if not paths:
+        return None
+    what = f"remove what a plugin left: {', '.join(paths)}"
+    return Action(name, what, Cmd.change("rm", "-rf", *paths))
+
+
+def _tables(name: str, here: HostFacts) -> Action | None:
+    known = {table for plugin in catalogue().values() for table in plugin.leftovers.nft_tables}
+    tables = sorted({"kube-proxy", *known} & set(here.leftovers.nft_tables or ()))
+    if not tables:
+        return None
+    command = script(
+        'nft list tables | while read -r _ family table; do for t in "$@"; do'
+        ' if [ "$t" = "$table" ]; then nft delete table "$family" "$t" || exit 1; fi;'
+        " done; done",
+        *tables,
+        mutates=True,
+    )
+    return Action(name, f"delete nftables tables: {', '.join(tables)}", command)
+
+
+def _chains(name: str, here: HostFacts) -> Action | None:
+    owned = {chain for plugin in catalogue().values() for chain in plugin.leftovers.iptables_chains}
+    prefixes = ("KUBE-", "CNI-", *sorted(chain.rstrip("*") for chain in owned))
+    chains = [chain for chain in here.leftovers.chains or () if chain.startswith(prefixes)]
+    if not chains:
+        return None
+    command = script(
+        "for s in iptables ip6tables; do if command -v $s-save >/dev/null; then"
+        ' $s-save | grep -vE "(^:| -[AIj] |-j )($1)" | $s-restore || exit 1; fi; done',
+        "|".join(prefixes),
+        mutates=True,
+    )
+    return Action(name, f"remove {len(chains)} iptables chains of earlier networks", command)

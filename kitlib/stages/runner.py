@@ -1,0 +1,186 @@
+"""Running one stage step by step: preconditions, plan, apply, validate; by hand and headless alike.
+
+A person does the steps cell by cell; `run_stage` does them in a row. Whatever happens, the journal
+gets the stage's end with its verdict, and the evidence that would be gone tomorrow is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kitlib.errors import ChecksFailed, Interrupted, KitError, PreconditionError
+from kitlib.model import Check, Outcome, Verdict, failed
+from kitlib.stages.base import Context, Plan, Stage
+
+__all__ = ["StageRun", "run_stage"]
+
+
+class StageRun:
+    """One pass through a stage.
+
+    Args:
+        stage: The stage.
+        ctx: What it works with.
+        dry_run: Plan only; the verdict is PLANNED.
+        snapshot: Keeps the evidence that would be gone later; called at the end, whatever it is.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        ctx: Context,
+        *,
+        dry_run: bool,
+        snapshot: Callable[[Context], None],
+    ) -> None:
+        self.stage = stage
+        self.dry_run = dry_run
+        self._ctx = ctx
+        self._snapshot = snapshot
+        self._plan = Plan()
+        self._checks: list[Check] = []
+        ctx.read_only = dry_run or stage.changes_nothing
+        ctx.failures.clear()
+        ctx.journal.stage = stage.name
+        self._started = time.monotonic()
+        ctx.journal.event("stage.started", title=stage.title, dry_run=dry_run)
+
+    def preconditions(self) -> list[Check]:
+        """Return the preconditions, judged now.
+
+        Raises:
+            PreconditionError: One does not hold; nothing was changed. A dry run only shows it.
+        """
+        with self._guarded():
+            checks = self.stage.preconditions(self._ctx)
+            self._record(checks)
+            bad = failed(checks)
+            if bad and not self.dry_run:
+                raise PreconditionError(_story(self.stage, bad))
+            return checks
+
+    def plan(self) -> Plan:
+        """Return what would be done, computed from facts read now."""
+        with self._guarded():
+            self._plan = self.stage.plan(self._ctx)
+            for change in self._plan.changes:
+                self._ctx.journal.event("planned", host=change.target, what=change.what)
+            if not self._plan.changes:
+                self._ctx.journal.event("note", text=self._plan.reason)
+            return self._plan
+
+    def apply(self) -> Plan:
+        """Do exactly the plan, and return it. A dry run does nothing."""
+        with self._guarded():
+            if self._plan.actions and not self.dry_run:
+                self.stage.apply(self._ctx, self._plan)
+            return self._plan
+
+    def validate(self) -> Outcome:
+        """Return how the stage ended when it ended well.
+
+        Raises:
+            ChecksFailed: The state after it is not as wanted.
+        """
+        with self._guarded():
+            if self.dry_run:
+                return self._end(Verdict.PLANNED, self._plan.reason)
+            self._checks = self.stage.check(self._ctx)
+            self._record(self._checks)
+            bad = failed(self._checks)
+            if bad:
+                raise ChecksFailed(_story(self.stage, bad))
+            self._snapshot(self._ctx)
+            return self._end(Verdict.PASS, self._plan.reason)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """See that the stage's end is recorded when a step fails or is interrupted."""
+        ctx = self._ctx
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._end(Verdict.INTERRUPTED, "interrupted")
+            raise Interrupted(
+                f"{self.stage.name}: interrupted",
+                remedy="run the same command again: it goes on from what is true on the hosts",
+            ) from None
+        except KitError as error:
+            for host, failure in ctx.failures.items():
+                ctx.journal.event("error", host=host, message=str(failure))
+            if not ctx.failures:
+                ctx.journal.event("error", message=str(error))
+            self._snapshot(ctx)
+            self._end(Verdict.FAIL, error.message.splitlines()[0])
+            raise _with_others(self.stage, error, ctx.failures) from error
+
+    def _record(self, checks: list[Check]) -> None:
+        for check in checks:
+            self._ctx.journal.event(
+                "check",
+                host=check.target,
+                id=check.id,
+                status=check.status.value,
+                summary=check.summary,
+                got=check.got,
+                expected=check.expected,
+                remedy=check.remedy,
+            )
+
+    def _end(self, verdict: Verdict, reason: str) -> Outcome:
+        seconds = time.monotonic() - self._started
+        changes = self._plan.changes
+        self._ctx.journal.event(
+            "stage.ended",
+            verdict=verdict.value,
+            seconds=round(seconds, 6),
+            reason=reason,
+            changes=len(changes),
+        )
+        self._ctx.journal.sync()
+        return Outcome(
+            stage=self.stage.name,
+            verdict=verdict,
+            changes=changes,
+            reason=reason,
+            checks=tuple(self._checks),
+            failures={host: str(error) for host, error in self._ctx.failures.items()},
+            seconds=seconds,
+        )
+
+
+def run_stage(
+    stage: Stage,
+    ctx: Context,
+    *,
+    dry_run: bool = False,
+    snapshot: Callable[[Context], None],
+) -> Outcome:
+    """Return how a stage ended, all steps in a row.
+
+    Raises:
+        KitError: The stage failed; the journal has the whole story.
+    """
+    run = StageRun(stage, ctx, dry_run=dry_run, snapshot=snapshot)
+    run.preconditions()
+    run.plan()
+    run.apply()
+    return run.validate()
+
+
+def _story(stage: Stage, bad: list[Check]) -> str:
+    lines = "\n".join(f"  {check}" for check in bad)
+    count = "1 check" if len(bad) == 1 else f"{len(bad)} checks"
+    return f"{stage.name}: {count} failed\n{lines}"
+
+
+def _with_others(stage: Stage, error: KitError, failures: dict[str, Exception]) -> KitError:
+    """Return the error with the stage's name, and the other hosts' failures told beside it."""
+    others = [f"  also {host}: {other}" for host, other in failures.items() if other is not error]
+    if others:
+        error.message += "\n" + "\n".join(others)
+    if not error.message.startswith(f"{stage.name}: "):
+        error.message = f"{stage.name}: {error.message}"
+    return error

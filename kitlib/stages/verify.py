@@ -1,0 +1,145 @@
+"""Stage 8: pods made now, on every node, reach each other, and names resolve through a Service."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+from kitlib import checks
+from kitlib.checks.reachability import Heard
+from kitlib.errors import ApiError, CommandError
+from kitlib.fanout import fan_out
+from kitlib.kube import Obj
+from kitlib.model import Check, Status
+from kitlib.probes import dns, ping
+from kitlib.stages.base import Action, Context, Plan, Stage
+from kitlib.stages.network import manifest_check
+from kitlib.stages.observe import workload_objects
+from kitlib.stages.probe_pods import ProbeSet, probe_pods
+from kitlib.stages.ready import steady
+
+__all__ = ["Verify"]
+
+PACKETS = 5
+"""Packets for each ordered pair: enough to tell a path that works from one that does not."""
+INTERVAL = 0.2
+NAME = "kubernetes.default.svc.cluster.local"
+
+
+class Verify(Stage):
+    """Probe pods, their addresses and devices, every ordered pair, DNS; then nothing is left."""
+
+    name = "verify"
+    title = "Prove that pods reach each other"
+    needs_api = True
+
+    def plan(self, ctx: Context) -> Plan:
+        """Return the probe namespace's coming and going, the only things that this changes."""
+        probes = ProbeSet.of(ctx)
+        return Plan((probes.create,), cleanup=(probes.remove,))
+
+    def apply(self, ctx: Context, plan: Plan) -> None:
+        """Make the probe pods, measure, remove them; `check` reports what was measured."""
+        probes = _planned(plan.actions[0])
+        with probe_pods(ctx, probes) as pods:
+            ctx.results[self.name] = _measure(ctx, probes, pods)
+
+    def check(self, ctx: Context) -> list[Check]:
+        """Return what was measured, and that the plugin is still whole."""
+        nodes = ctx.kube().items("/api/v1/nodes")
+        objects = workload_objects(ctx.kube(), ctx.plugin.workloads)
+        return [
+            manifest_check(ctx),
+            *checks.nodes(nodes, ctx.params, ctx.plugin),
+            *checks.workloads(objects, ctx.plugin, nodes=len(nodes)),
+            *steady(ctx),
+            *checks.cni(ctx.facts(), ctx.plugin),
+            *ctx.results.pop(self.name, []),
+        ]
+
+
+def _planned(action: Action) -> ProbeSet:
+    probes = getattr(action.do, "__self__", None)
+    assert isinstance(probes, ProbeSet)  # noqa: S101 - the plan is this module's own
+    return probes
+
+
+def _measure(ctx: Context, probes: ProbeSet, pods: list[Obj]) -> list[Check]:
+    before = ctx.facts(fresh=True)
+    by_node = {pod["spec"]["nodeName"]: pod for pod in pods}
+    addresses = {node: pod.get("status", {}).get("podIP", "") for node, pod in by_node.items()}
+    kube = ctx.kube()
+    node_cidrs = {
+        node["metadata"]["name"]: node.get("spec", {}).get("podCIDR", "")
+        for node in kube.items("/api/v1/nodes")
+    }
+    judged = [_exists(node, by_node.get(node)) for node in probes.nodes]
+    judged += checks.pods(pods, before, ctx.params, ctx.plugin, node_cidrs=node_cidrs)
+
+    def try_pair(pair: tuple[str, str]) -> Heard:
+        source, target = pair
+        cmd = ping.command(addresses[target], count=PACKETS, interval=INTERVAL)
+        try:
+            result = kube.exec(probes.namespace, f"probe-{source}", cmd, timeout=cmd.timeout or 60)
+        except (ApiError, CommandError) as error:
+            return Heard(PACKETS, 0, error.message.splitlines()[0])
+        samples = ping.parse(result.stdout + result.stderr, count=PACKETS)
+        reasons = sorted({sample.reason for sample in samples if sample.reason})
+        got = sum(not sample.lost and not sample.duplicate for sample in samples)
+        return Heard(PACKETS, got, ", ".join(reasons))
+
+    alive = [node for node in probes.nodes if addresses.get(node)]
+    ctx.waiting("cluster", f"pinging {len(alive) * (len(alive) - 1)} ordered pairs of pods")
+    heard = fan_out(try_pair, list(permutations(alive, 2)), workers=4).raise_first()
+    judged += checks.reachability(probes.nodes, heard)
+    sent = {node: sum(h.sent for (source, _), h in heard.items() if source == node)
+            for node in alive}  # fmt: skip
+    after = ctx.facts(fresh=True)
+    judged += checks.device_counters(before, after, ctx.plugin, sent)
+    return [*judged, *_names(ctx, probes, alive)]
+
+
+def _names(ctx: Context, probes: ProbeSet, alive: list[str]) -> list[Check]:
+    """Return for each node whether its pods get a name's address, by way of a ClusterIP."""
+    kube = ctx.kube()
+    wanted = str(ctx.params.service_cidr.network_address + 1)
+
+    def look_up(node: str) -> str:
+        cmd = dns.command(NAME)
+        try:
+            result = kube.exec(probes.namespace, f"probe-{node}", cmd)
+        except (ApiError, CommandError) as error:
+            return error.message.splitlines()[0]
+        answer = dns.parse(result.stdout + result.stderr)
+        return ", ".join(answer.addresses) or answer.error
+
+    ctx.waiting("cluster", f"resolving {NAME} on every node")
+    answers = fan_out(look_up, alive, workers=4).raise_first()
+    return [
+        Check.that(
+            answers[node] == wanted,
+            "verify.dns",
+            node,
+            f"a pod resolves {NAME} through the DNS Service",
+            got=answers[node],
+            expected=wanted,
+            remedy="are the coredns pods and kube-proxy on this node running? "
+            "kubectl -n kube-system get pods -o wide",
+        )
+        for node in alive
+    ]
+
+
+def _exists(node: str, pod: Obj | None) -> Check:
+    phase = (pod or {}).get("status", {}).get("phase", "no pod")
+    running = phase == "Running" and bool((pod or {}).get("status", {}).get("podIP"))
+    return Check(
+        "verify.probe-pod",
+        node,
+        Status.PASS if running else Status.FAIL,
+        "a pod made now runs and has an address",
+        got=str(phase) if not running else str((pod or {})["status"]["podIP"]),
+        expected="" if running else "Running, with an address",
+        remedy=""
+        if running
+        else "kubectl get events -A: the reason stands in FailedCreatePodSandBox or Failed",
+    )
