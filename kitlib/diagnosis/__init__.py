@@ -1,0 +1,1 @@
+"""Rules over what was recorded: how nodes became Ready, and what the network costs."""

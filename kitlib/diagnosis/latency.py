@@ -1,0 +1,260 @@
+"""What the samples say about the network: loss, pairs that stand out, what the plugin costs.
+
+Few rules, and only such as hold on any network: each compares like with like (a pair with the same
+pair's host-to-host baseline, with its own other direction, with the run's median pair) and needs
+both a ratio and an absolute difference, so that microseconds on a quiet network are no finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import pandas as pd
+
+from kitlib.model import Check, Status
+
+__all__ = ["Limits", "checks", "overhead"]
+
+OVERHEAD_COLUMNS = ("src", "dst", "pod_p50_ms", "host_p50_ms", "difference_ms", "ratio")
+"""`overhead`: the pod path's median beside the host-to-host median of the same ordered pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From where on a difference counts: the ratio and the difference must both be exceeded.
+
+    Attributes:
+        ratio: Times as slow.
+        difference_ms: And so many milliseconds slower, in the median.
+        replies: Fewer replies than this are not judged for speed.
+    """
+
+    ratio: float = 3.0
+    difference_ms: float = 0.5
+    replies: int = 6
+
+
+def checks(
+    summary: pd.DataFrame, nodes: Sequence[str], limits: Limits | None = None
+) -> list[Check]:
+    """Return what was found, at least one check a rule.
+
+    Args:
+        summary: `frames.latency_summary` of the samples.
+        nodes: Every node that should have been measured.
+        limits: From where on a difference counts.
+    """
+    limit = limits or Limits()
+    pods = summary[summary["path"] == "pod"]
+    if pods.empty:
+        return [
+            Check(
+                "latency.coverage",
+                "cluster",
+                Status.SKIP,
+                "no pod-to-pod latency was measured in this run",
+            )
+        ]
+    return [
+        *_coverage(pods, nodes),
+        *_loss(summary),
+        *_directions(pods, limit),
+        *_outliers(pods, nodes, limit),
+        *_overhead(summary, limit),
+    ]
+
+
+def overhead(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return what the pod path costs over the host path; columns: OVERHEAD_COLUMNS."""
+    keys = ["src", "dst"]
+    pods = summary[summary["path"] == "pod"].set_index(keys)["p50_ms"].rename("pod_p50_ms")
+    host = summary[summary["path"] == "host"].set_index(keys)["p50_ms"].rename("host_p50_ms")
+    both = pd.concat([pods, host], axis=1, join="inner").dropna().reset_index()
+    both["difference_ms"] = both["pod_p50_ms"] - both["host_p50_ms"]
+    both["ratio"] = both["pod_p50_ms"] / both["host_p50_ms"]
+    return both[list(OVERHEAD_COLUMNS)]
+
+
+def _coverage(pods: pd.DataFrame, nodes: Sequence[str]) -> list[Check]:
+    measured = set(zip(pods["src"], pods["dst"], strict=True))
+    missing = [pair for pair in permutations(nodes, 2) if pair not in measured]
+    return [
+        Check.that(
+            not missing,
+            "latency.coverage",
+            "cluster",
+            "every ordered pair of nodes was measured",
+            got=f"{len(measured)} pairs" if not missing else f"not measured: {_pairs(missing)}",
+            expected=f"{len(nodes) * (len(nodes) - 1)} pairs",
+            remedy="look for a node without a probe pod, then measure again",
+        )
+    ]
+
+
+def _loss(summary: pd.DataFrame) -> list[Check]:
+    found: list[Check] = []
+    losing = summary[summary["lost"] > 0]
+    sick = losing[losing["path"] == "host"]
+    sick_hosts = set(zip(sick["src"], sick["dst"], strict=True))
+    hurt = losing[losing["path"] == "pod"]
+    for src, dst, n, lost in zip(hurt["src"], hurt["dst"], hurt["n"], hurt["lost"], strict=True):
+        total = lost == n
+        remedy = (
+            "the hosts' own path loses packets too: mend the network below the plugin first"
+            if (src, dst) in sick_hosts
+            else "the hosts reach each other: look at the plugin's route, its tunnel port and "
+            f"FORWARD rules on {src} and {dst}"
+        )
+        found.append(
+            Check(
+                "latency.loss",
+                str(src),
+                Status.FAIL if total else Status.WARN,
+                f"pods on {src} get replies from pods on {dst}",
+                got=f"{lost} of {n} packets lost",
+                expected="no loss",
+                remedy=remedy,
+            )
+        )
+    if found:
+        return found
+    sent = int(summary.loc[summary["path"] == "pod", "n"].sum())
+    return [
+        Check(
+            "latency.loss",
+            "cluster",
+            Status.PASS,
+            "no packet between pods was lost",
+            got=f"0 of {sent}",
+        )
+    ]
+
+
+def _directions(pods: pd.DataFrame, limit: Limits) -> list[Check]:
+    """A round trip takes both directions, so the two of a pair must agree."""
+    judged = pods[pods["n"] - pods["lost"] >= limit.replies]
+    p50 = {
+        (src, dst): float(value)
+        for src, dst, value in zip(judged["src"], judged["dst"], judged["p50_ms"], strict=True)
+    }
+    odd = [
+        f"{src} to {dst} {_ms(value)}, back {_ms(p50[dst, src])}"
+        for (src, dst), value in p50.items()
+        if (dst, src) in p50 and _exceeds(value, p50[dst, src], limit)
+    ]
+    return [
+        Check(
+            "latency.directions",
+            "cluster",
+            Status.WARN if odd else Status.PASS,
+            "a pair's two directions take the same time",
+            got="; ".join(odd[:5]),
+            expected=_wanted(limit),
+            remedy="look at the load of the node that sends in the slow direction" if odd else "",
+        )
+    ]
+
+
+def _outliers(pods: pd.DataFrame, nodes: Sequence[str], limit: Limits) -> list[Check]:
+    judged = pods[pods["n"] - pods["lost"] >= limit.replies]
+    median = float(judged["p50_ms"].median()) if len(judged) else 0.0
+    slow = judged[[_exceeds(value, median, limit) for value in judged["p50_ms"]]]
+    if slow.empty:
+        return [
+            Check(
+                "latency.slow-pair",
+                "cluster",
+                Status.PASS,
+                "no pair is much slower than the median pair",
+                got=f"median of the pairs' p50 {_ms(median)}" if len(judged) else "nothing judged",
+            )
+        ]
+    pairs = set(zip(slow["src"], slow["dst"], strict=True))
+    found = []
+    for node in nodes:
+        own = {
+            (src, dst)
+            for src, dst in zip(judged["src"], judged["dst"], strict=True)
+            if node in (src, dst)
+        }
+        if len(nodes) > 2 and len(own) > 2 and own <= pairs:
+            p50 = judged[(judged["src"] == node) | (judged["dst"] == node)]["p50_ms"].median()
+            found.append(
+                Check(
+                    "latency.slow-node",
+                    node,
+                    Status.WARN,
+                    f"pods on {node} are reached as fast as others",
+                    got=f"every pair with it is slow: p50 {_ms(p50)}",
+                    expected=f"near the median pair, {_ms(median)}",
+                    remedy=f"look at the load and at the network interface of {node}",
+                )
+            )
+            pairs -= own
+    for src, dst in sorted(pairs):
+        p50 = float(slow[(slow["src"] == src) & (slow["dst"] == dst)]["p50_ms"].iloc[0])
+        found.append(
+            Check(
+                "latency.slow-pair",
+                src,
+                Status.WARN,
+                f"{src} to {dst} is as fast as other pairs",
+                got=f"p50 {_ms(p50)}",
+                expected=f"near the median pair, {_ms(median)}",
+                remedy=f"compare the routes between {src} and {dst} with those of a fast pair",
+            )
+        )
+    return found
+
+
+def _overhead(summary: pd.DataFrame, limit: Limits) -> list[Check]:
+    cost = overhead(summary)
+    what = "the pod network costs little over host to host"
+    if cost.empty:
+        skipped = "no host-to-host baseline to compare with"
+        return [Check("latency.overhead", "cluster", Status.SKIP, skipped)]
+    dear = cost[
+        [
+            _exceeds(pod, host, limit)
+            for pod, host in zip(cost["pod_p50_ms"], cost["host_p50_ms"], strict=True)
+        ]
+    ]
+    typical = (
+        f"median {_ms(cost['difference_ms'].median(), sign=True)}, "
+        f"{cost['ratio'].median():.1f} times the host path"
+    )
+    if dear.empty:
+        return [Check("latency.overhead", "cluster", Status.PASS, what, got=typical)]
+    worst = dear.sort_values("difference_ms", ascending=False).iloc[0]
+    return [
+        Check(
+            "latency.overhead",
+            "cluster",
+            Status.WARN,
+            what,
+            got=f"{len(dear)} of {len(cost)} pairs cost more; worst {worst['src']} to "
+            f"{worst['dst']}: {_ms(worst['pod_p50_ms'])} against {_ms(worst['host_p50_ms'])}",
+            expected=_wanted(limit),
+            remedy="look at the plugin's encapsulation, its user-space path and the nodes' load",
+        )
+    ]
+
+
+def _exceeds(value: float, base: float, limit: Limits) -> bool:
+    return value > base * limit.ratio and value - base > limit.difference_ms
+
+
+def _wanted(limit: Limits) -> str:
+    return f"within {limit.ratio:g} times or {limit.difference_ms:g} ms"
+
+
+def _ms(value: float, *, sign: bool = False) -> str:
+    return f"{value:{'+' if sign else ''}.3f} ms"
+
+
+def _pairs(pairs: Iterable[tuple[str, str]], most: int = 5) -> str:
+    listed = [f"{src} to {dst}" for src, dst in pairs]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,191 @@
+"""What the diagnostic notebooks and the report show of a run: figures, tables, judgements."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from kitlib import charts, frames
+from kitlib.charts import Picture
+from kitlib.diagnosis import latency, readiness
+from kitlib.model import Check
+from kitlib.runs import Run
+
+__all__ = [
+    "latency_checks",
+    "latency_distribution",
+    "latency_figure",
+    "latency_table",
+    "measured_nodes",
+    "readiness_checks",
+    "readiness_figure",
+    "readiness_table",
+    "ready_before",
+    "stage_figure",
+]
+
+
+def stage_figure(run: Run) -> Picture | None:
+    """Return the stages along the run's time; None when no stage was started."""
+    stages, hosts = frames.stages(run), frames.hosts(run)
+    if stages.empty:
+        return None
+    lengths = zip(stages["stage"], stages["seconds"], strict=True)
+    lasted = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in lengths)
+    picture = Picture(
+        8.6, 1.1 + 0.46 * len(stages), caption=_caption(run, timing=True),
+        alt=f"Timeline of the stages: {lasted}.",
+    )  # fmt: skip
+    charts.stage_timeline(picture.add_subplot(), stages, hosts)
+    return picture
+
+
+def readiness_figure(run: Run) -> Picture | None:
+    """Return each node's way to Ready as a waterfall; None when no node ever registered."""
+    phases = readiness.node_phases(run)
+    if not phases.loc[phases["phase"] == "registered", "t"].notna().any():
+        return None
+    if ready_before(run):  # pods that came later say nothing of how these nodes became Ready
+        phases = phases[phases["t"].isna() | (phases["t"] < _began(run))]
+    nodes = phases["node"].nunique()
+    ready = phases[phases["phase"] == "ready"].dropna(subset=["offset_s"])
+    when = ", ".join(
+        f"{node} at {at:.1f} s" for node, at in zip(ready["node"], ready["offset_s"], strict=True)
+    )
+    row = 0.5 if nodes <= 6 else 0.34 if nodes <= 16 else 0.16
+    picture = Picture(
+        9.2, max(2.9, 1.3 + row * nodes), caption=_caption(run, timing=True),
+        alt=f"Waterfall of node readiness. Ready: {when or 'no node'}.",
+    )  # fmt: skip
+    inside = phases[phases["offset_s"] >= 0].sort_values("offset_s")
+    first = inside.iloc[0] if len(inside) else None
+    origin = "the first recorded moment"
+    if first is not None:
+        at = datetime.fromtimestamp(first["t"].timestamp(), UTC)
+        what = f"{first['label']} ({first['node']})"
+        if first["phase"] == "kubeadm_started":
+            what = f"kubeadm was started on {first['node']}"
+        origin = f"{what}, {at:%H:%M:%S} UTC"
+    charts.readiness_waterfall(picture.add_subplot(), phases, origin=origin)
+    return picture
+
+
+def ready_before(run: Run) -> bool:
+    """Return whether every registered node was Ready before the run began."""
+    phases = readiness.node_phases(run).dropna(subset=["t"])
+    steps = phases[phases["phase"].isin(list(readiness.BUILDING))]
+    ready = set(steps.loc[steps["phase"] == "ready", "node"])
+    early = bool((steps["t"] < _began(run)).all())
+    return bool(ready) and early and ready == set(steps["node"])
+
+
+def readiness_table(run: Run) -> pd.DataFrame:
+    """Return one row for each node: seconds from its first phase to each, and the slowest wait.
+
+    Columns: `node`, `role`, the phases' labels (seconds since the node's own first phase; NaN for
+    one that never came), `longest_wait` (the phase that the node waited for longest).
+    """
+    phases = readiness.node_phases(run)
+    rows = []
+    for name, group in phases.groupby("node", sort=False):
+        known = group.dropna(subset=["offset_s"])
+        zero = known["offset_s"].min()
+        since = dict(zip(group["label"], group["offset_s"] - zero, strict=True))
+        waits = known.dropna(subset=["waited_s"]).sort_values("waited_s")
+        slowest = ""
+        if len(waits):
+            worst = waits.iloc[-1]
+            slowest = f"{worst['label']} ({worst['waited_s']:.1f} s)"
+        row = {"node": name, "role": group["role"].iloc[0], **since, "longest_wait": slowest}
+        rows.append(row)
+    columns = ["node", "role", *readiness.PHASES.values(), "longest_wait"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def readiness_checks(run: Run) -> list[Check]:
+    """Return what the nodes' way to Ready says."""
+    return readiness.checks(readiness.node_phases(run))
+
+
+def measured_nodes(run: Run) -> list[str]:
+    """Return the nodes in the order of the parameters, then any others that were measured."""
+    samples = frames.samples(run)
+    seen = dict.fromkeys([*samples["src"], *samples["dst"]])
+    named = [host.name for host in run.hosts]
+    return [*named, *sorted(str(name) for name in seen if name not in named)]
+
+
+def latency_figure(run: Run) -> Picture | None:
+    """Return the median round trip of every ordered pair, pod path beside the host baseline.
+
+    None when nothing was measured.
+    """
+    summary = frames.latency_summary(frames.samples(run))
+    if summary.empty:
+        return None
+    nodes = measured_nodes(run)
+    factor, unit = charts.unit_of(summary["p50_ms"])
+    pods = summary[summary["path"] == "pod"]
+    lost, sent = int(pods["lost"].sum()), int(pods["n"].sum())
+    answered = pods.dropna(subset=["p50_ms"])
+    alt = f"Heat map of median round-trip times between {len(nodes)} nodes in {unit}. "
+    if len(answered):
+        low, high = answered["p50_ms"].min() * factor, answered["p50_ms"].max() * factor
+        alt += f"Pod to pod {low:.0f} to {high:.0f} {unit}; {lost} of {sent} packets lost."
+    panel = 3.2 if len(nodes) <= 4 else 4.0 if len(nodes) <= 12 else 5.2
+    picture = Picture(panel * 2 + 1.6, panel + 0.9, caption=_caption(run, timing=False), alt=alt)
+    scale = charts.latency_scale(summary)
+    panels = picture.subplots(1, 2)
+    for ax, path, words in zip(
+        panels, ("pod", "host"), ("Pod to pod", "Host to host (baseline)"), strict=True
+    ):
+        title = f"{words}: p50 in {unit}"
+        charts.latency_heatmap(ax, summary, nodes, path=path, scale=scale, title=title)
+    charts.latency_bar(picture, list(panels), f"median round trip, {unit}")
+    return picture
+
+
+def latency_distribution(run: Run) -> Picture | None:
+    """Return the distribution of all round trips, pod and host path; None when not measured."""
+    samples = frames.samples(run)
+    if samples.empty:
+        return None
+    middles = samples[~samples["warmup"]].groupby("path", observed=True)["rtt_ms"].median()
+    said = ", ".join(f"{path} path {value:.3f} ms" for path, value in middles.items())
+    picture = Picture(
+        7.6, 3.6, caption=_caption(run, timing=False),
+        alt=f"Cumulative distribution of round-trip times; medians: {said}.",
+    )  # fmt: skip
+    charts.latency_ecdf(picture.add_subplot(), samples)
+    return picture
+
+
+def latency_table(run: Run) -> pd.DataFrame:
+    """Return `frames.latency_summary` with what each pod pair costs over its host baseline.
+
+    Further columns: `difference_ms` and `ratio` against the host path's p50 of the same pair, NaN
+    for host rows and where there is no baseline.
+    """
+    summary = frames.latency_summary(frames.samples(run))
+    cost = latency.overhead(summary)[["src", "dst", "difference_ms", "ratio"]].assign(path="pod")
+    return summary.merge(cost, on=["src", "dst", "path"], how="left")
+
+
+def latency_checks(run: Run) -> list[Check]:
+    """Return what the samples say about the network."""
+    summary = frames.latency_summary(frames.samples(run))
+    return latency.checks(summary, measured_nodes(run))
+
+
+def _began(run: Run) -> pd.Timestamp:
+    return pd.Timestamp(run.started or 0.0, unit="s", tz="UTC")
+
+
+def _caption(run: Run, *, timing: bool) -> str:
+    where = f"{run.provenance}. {run.cluster} {run.run_id}"
+    if run.plugin:
+        where += f", {run.plugin}"
+    if timing and run.provenance.is_lab:
+        where = f"These times are emulated. {where}"
+    return where

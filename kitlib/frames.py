@@ -1,0 +1,283 @@
+"""A run directory as tables: what happened, with one documented column for each fact.
+
+pandas and pyarrow are imported when the first table is made: most notebooks act and never make one.
+Times are UTC; durations are seconds unless the column's name says `_ms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from kitlib.runs import Run, load_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "checks",
+    "commands",
+    "hosts",
+    "latency_summary",
+    "load_run",
+    "samples",
+    "stages",
+    "write_samples",
+]
+
+STAGE_COLUMNS = ("stage", "verdict", "started", "offset_s", "seconds", "changes", "reason")
+"""`stages`: offset_s counts from the run's start; a stage without an end has verdict UNFINISHED
+and lasts until the journal's last line; changes is how many were made (or planned)."""
+
+HOST_COLUMNS = ("stage", "host", "ok", "started", "offset_s", "seconds")
+"""`hosts`: one row for each host's part in a stage; ok is None while it has no end."""
+
+COMMAND_COLUMNS = ("stage", "host", "started", "seconds", "exit_status", "command", "raw")
+"""`commands`: the masked command; raw is the record's path below the run directory."""
+
+CHECK_COLUMNS = ("stage", "target", "id", "status", "summary", "got", "expected", "remedy", "t")
+"""`checks`: every check in the order of the journal; the last of an id and target holds."""
+
+SAMPLE_COLUMNS = {
+    "round": "int64",
+    "src": "str",
+    "dst": "str",
+    "src_ip": "str",
+    "dst_ip": "str",
+    "path": "str",
+    "seq": "int64",
+    "rtt_ms": "float64",
+    "lost": "bool",
+    "duplicate": "bool",
+    "warmup": "bool",
+    "reason": "str",
+    "t": "float64",
+}
+"""`samples`: one row for each packet. src and dst are node names; path is `pod` or `host` (the
+baseline); rtt_ms is NaN exactly where lost; reason is the network's own words on a loss."""
+
+SUMMARY_COLUMNS = (
+    "src", "dst", "path", "n", "lost", "loss_pct", "duplicates",
+    "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms", "max_ms",
+)  # fmt: skip
+"""`latency_summary`: n counts packets sent after warm-up, lost those without a reply; percentiles
+are of all replies of the pair over all rounds (linear interpolation between neighbours, so below
+100 replies p99 lies between the two slowest); p50_low and p50_high bound the true median with 95 %
+confidence (order statistics, no assumption about the distribution), NaN below 6 replies."""
+
+PERCENTILES = {"min_ms": 0.0, "p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "max_ms": 1.0}
+
+
+def stages(run: Run) -> pd.DataFrame:
+    """Return one row for each stage that was started, in order; columns: STAGE_COLUMNS."""
+    rows: list[dict[str, Any]] = []
+    last = run.entries[-1].t if run.entries else 0.0
+    for entry in run.entries:
+        if entry.kind == "stage.started":
+            rows.append(
+                {
+                    "stage": entry.stage,
+                    "verdict": "UNFINISHED",
+                    "started": entry.t,
+                    "seconds": max(last - entry.t, 0.0),
+                    "changes": 0,
+                    "reason": "",
+                }
+            )
+        elif not rows or rows[-1]["stage"] != entry.stage:
+            continue
+        elif entry.kind == "change":
+            rows[-1]["changes"] += 1
+        elif entry.kind == "stage.ended":
+            seconds = entry.data.get("seconds")
+            rows[-1] |= {
+                "verdict": str(entry.data.get("verdict") or ""),
+                "seconds": entry.t - rows[-1]["started"] if seconds is None else float(seconds),
+                "reason": str(entry.data.get("reason") or ""),
+            }
+    return _timed(run, rows, STAGE_COLUMNS)
+
+
+def hosts(run: Run) -> pd.DataFrame:
+    """Return one row for each host's part in each stage; columns: HOST_COLUMNS."""
+    rows: list[dict[str, Any]] = []
+    current: dict[tuple[str, str], dict[str, Any]] = {}
+    last = run.entries[-1].t if run.entries else 0.0
+    for entry in run.entries:
+        key = (entry.stage, entry.host)
+        if entry.kind == "host.started":
+            opened = {"stage": entry.stage, "host": entry.host, "ok": None, "started": entry.t}
+            current[key] = opened | {"seconds": max(last - entry.t, 0.0)}
+            rows.append(current[key])
+        elif entry.kind == "host.ended" and key in current:
+            seconds = entry.data.get("seconds")
+            row = current.pop(key)
+            row["ok"] = bool(entry.data.get("ok"))
+            row["seconds"] = entry.t - row["started"] if seconds is None else float(seconds)
+    return _timed(run, rows, HOST_COLUMNS)
+
+
+def commands(run: Run) -> pd.DataFrame:
+    """Return one row for each command that ended, in order; columns: COMMAND_COLUMNS."""
+    rows = []
+    for entry in run.entries:
+        if entry.kind == "command":
+            seconds = float(entry.data.get("seconds") or 0.0)
+            rows.append(
+                {
+                    "stage": entry.stage,
+                    "host": entry.host,
+                    "started": entry.t - seconds,
+                    "seconds": seconds,
+                    "exit_status": entry.data.get("exit_status"),
+                    "command": str(entry.data.get("command") or ""),
+                    "raw": str(entry.data.get("raw") or ""),
+                }
+            )
+    return _timed(run, rows, COMMAND_COLUMNS)
+
+
+def checks(run: Run) -> pd.DataFrame:
+    """Return one row for each check, in order; columns: CHECK_COLUMNS."""
+    words = ("id", "status", "summary", "got", "expected", "remedy")
+    rows = [
+        {"stage": entry.stage, "target": entry.host, "t": entry.t}
+        | {word: str(entry.data.get(word) or "") for word in words}
+        for entry in run.entries
+        if entry.kind == "check"
+    ]
+    frame = _frame(rows, CHECK_COLUMNS)
+    frame["t"] = _times(frame["t"])
+    return frame
+
+
+def write_samples(path: Path | str, rows: Iterable[Mapping[str, object]]) -> Path:
+    """Return the path after writing sample rows there, whole or not at all.
+
+    Args:
+        path: `samples/<probe>/<round>.parquet` below the run directory; parents are made.
+        rows: Mappings with the columns of SAMPLE_COLUMNS; `duplicate` and `reason` may be absent.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "bool": pa.bool_(),
+        "str": pa.dictionary(pa.int32(), pa.string()),
+    }
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    blank: Mapping[str, object] = {"duplicate": False, "reason": ""}
+    listed = [{**blank, **row} for row in rows]
+    table = pa.table(
+        {
+            name: pa.array([row[name] for row in listed], type=kinds[kind])
+            for name, kind in SAMPLE_COLUMNS.items()
+        }
+    )
+    part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    try:
+        pq.write_table(table, part, compression="zstd")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def samples(run: Run, probe: str = "ping") -> pd.DataFrame:
+    """Return every sample of a probe over all rounds; columns: SAMPLE_COLUMNS."""
+    parts = sorted((run.path / "samples" / probe).glob("*.parquet"))
+    if not parts:
+        empty = _frame([], tuple(SAMPLE_COLUMNS))
+        return empty.astype({k: v for k, v in SAMPLE_COLUMNS.items() if v != "str"})
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.concat_tables([pq.read_table(part) for part in parts], promote_options="permissive")
+    frame: pd.DataFrame = table.to_pandas()
+    if "duplicate" not in frame:
+        frame["duplicate"] = False
+    return frame
+
+
+def latency_summary(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each ordered pair and path; columns: SUMMARY_COLUMNS.
+
+    Warm-up packets and duplicates are left out; a pair that never answered has NaN latencies.
+    """
+    keys = ["src", "dst", "path"]
+    if samples.empty:
+        return _frame([], SUMMARY_COLUMNS)
+    kept = samples[~samples["warmup"]]
+    grouped = kept.assign(sent=~kept["duplicate"]).groupby(keys, observed=True, sort=True)
+    counts = grouped.agg(n=("sent", "sum"), lost=("lost", "sum"), duplicates=("duplicate", "sum"))
+    counts["loss_pct"] = 100.0 * counts["lost"] / counts["n"]
+    answered = kept[~kept["lost"] & ~kept["duplicate"]]
+    joined = counts.join(_spread(answered, keys)).reset_index()
+    return joined[list(SUMMARY_COLUMNS)].astype(dict.fromkeys(keys, "str"))
+
+
+def _spread(answered: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return each group's percentiles and median bounds, for a million rows in a second or two."""
+    import numpy as np
+    import pandas as pd
+
+    ordered = answered.sort_values([*keys, "rtt_ms"], kind="stable")
+    values = ordered["rtt_ms"].to_numpy()
+    sizes = ordered.groupby(keys, observed=True, sort=True).size()
+    counts = sizes.to_numpy()
+    starts = np.cumsum(counts) - counts
+    columns = {}
+    for name, share in PERCENTILES.items():
+        place = (counts - 1) * share
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, counts - 1)
+        low, high = values[starts + below], values[starts + above]
+        columns[name] = low + (high - low) * (place - below)
+    ranks = np.array([_median_rank(int(size)) for size in counts], dtype=int)
+    known = ranks > 0
+    first = np.where(known, starts + ranks - 1, starts)
+    last = np.where(known, starts + counts - ranks, starts)
+    columns["p50_low_ms"] = np.where(known, values[first], np.nan)
+    columns["p50_high_ms"] = np.where(known, values[last], np.nan)
+    return pd.DataFrame(columns, index=sizes.index)
+
+
+@lru_cache(maxsize=256)
+def _median_rank(n: int) -> int:
+    """Return the largest rank r with P(Binomial(n, 1/2) < r) <= 2.5 %; 0 when there is none."""
+    if n > 1000:
+        return max(int(n / 2 - 0.98 * math.sqrt(n)), 0)
+    total, rank, limit = 0, 0, 2**n // 40
+    while total + math.comb(n, rank) <= limit:
+        total += math.comb(n, rank)
+        rank += 1
+    return rank
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(columns))
+
+
+def _times(column: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.to_datetime(column.astype("float64"), unit="s", utc=True).dt.round("us")
+
+
+def _timed(run: Run, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Return the frame with `started` as UTC time and, where wanted, the offset from the start."""
+    origin = run.started or 0.0
+    for row in rows:
+        row["offset_s"] = row["started"] - origin
+    frame = _frame(rows, columns)
+    frame["started"] = _times(frame["started"])
+    return frame

@@ -1,0 +1,1 @@
+"""Active measurements as (command, parse) pairs: text in, rows out, nothing is run here."""

@@ -1,0 +1,366 @@
+"""One page about one run: verdict, findings, figures, tables, evidence; a single file, no network.
+
+The page is computed from the run directory alone, so that it can be made again at any time and for
+a run that failed at any point: a section without data says why it is empty.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from kitlib import __version__, charts, frames
+from kitlib.charts import Picture
+from kitlib.diagnosis import readiness, summary
+from kitlib.model import Check, Status
+from kitlib.runs import Run, load_run
+
+__all__ = ["write_report"]
+
+_CHECKS_FAILED = re.compile(r"\bchecks?(?:\(s\))? failed$")
+"""The end of an error that only counts checks: they are findings themselves."""
+
+NOTHING = "-"
+"""What stands in a table for a value that there is not."""
+
+MOST_ROWS = 40
+"""Up to so many pairs are listed; of more, those that need looking at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    number: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    columns: Sequence[_Column]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    svg: Markup
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    status: str
+    target: str
+    summary: str
+    got: str = ""
+    expected: str = ""
+    remedy: str = ""
+    id: str = ""
+    stage: str = ""
+    output: str = ""
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Return the path of report.html, written into the run directory from what is recorded there.
+
+    Raises:
+        PreconditionError: The directory is not a run's.
+    """
+    run = load_run(run_dir)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(_content(run))
+    target = run.path / "report.html"
+    part = target.with_name(".report.html.part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(target)
+    return target
+
+
+def _content(run: Run) -> dict[str, Any]:
+    findings, passed = _findings(run)
+    stages = frames.stages(run)
+    return {
+        "run": run,
+        "started": _utc(run.started),
+        "verdict_words": _verdict_words(run, stages, findings),
+        "facts": _facts(run),
+        "findings": findings,
+        "passed": passed,
+        "stages": _stages(run, stages),
+        "readiness": _readiness(run),
+        "missing_nodes": _why_missing(run, stages, needs="init"),
+        "latency": _latency(run),
+        "missing_latency": _why_missing(run, stages, needs="verify"),
+        "gaps": _gaps(run),
+        "notebooks": _notebooks(run.path),
+        "failed_commands": _failed_commands(run),
+        "again": _again(run),
+        "kit_version": __version__,
+        "made": _utc(datetime.now(UTC).timestamp()),
+    }
+
+
+def _verdict_words(run: Run, stages: Any, findings: Sequence[_Finding]) -> str:
+    if run.reason:
+        return run.reason
+    done = f"{len(stages)} stage{'' if len(stages) == 1 else 's'} ended as wanted"
+    worse = sum(each.status == Status.FAIL for each in findings)
+    words = {
+        "PASS": f"{done}; the record holds {worse} failed finding(s), see below."
+        if worse
+        else f"{done}.",
+        "PLANNED": "A dry run: this is what would be done; nothing was changed.",
+        "INTERRUPTED": "The run was stopped before its end.",
+        "FAIL": "See the findings.",
+    }
+    return words.get(run.verdict, "The run has no end on record: it goes on still, or was killed.")
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    roles = [host.role for host in run.hosts]
+    workers = roles.count("worker")
+    hosts = f"{len(roles) - workers} control plane, {workers} worker{'' if workers == 1 else 's'}"
+    lasted = (run.ended or 0) - (run.started or 0)
+    told = [
+        ("Kubernetes", str(run.meta.get("kubernetes_version") or "")),
+        ("Network plugin", run.plugin),
+        ("Pod CIDR", str(run.meta.get("pod_cidr") or "")),
+        ("Hosts", hosts if roles else ""),
+        ("Lasted", f"{lasted:.0f} s" if lasted > 0 else ""),
+        ("Kit", str(run.meta.get("kit_version") or "")),
+    ]
+    return [(name, value) for name, value in told if value]
+
+
+def _findings(run: Run) -> tuple[list[_Finding], int]:
+    """Return what failed or stands out, worst first, and how many checks passed."""
+    listed = frames.checks(run).drop_duplicates(["stage", "target", "id"], keep="last")
+    told = [
+        _Finding(**{str(key): str(value) for key, value in row.items() if key != "t"})
+        for row in listed.to_dict("records")
+    ]
+    for check in (*summary.readiness_checks(run), *summary.latency_checks(run)):
+        told.append(_finding(check))
+    passed = sum(each.status == Status.PASS for each in told)
+    bad = [each for each in told if each.status in (Status.FAIL, Status.WARN)]
+    said = " ".join(each.summary for each in bad)
+    for entry in run.entries:
+        message = str(entry.data.get("message", "")) if entry.kind == "error" else ""
+        first, _, rest = message.partition("\n")
+        if first and first not in said and not _CHECKS_FAILED.search(first):
+            what, _, remedy = rest.partition("remedy: ")
+            host = entry.host or "cluster"
+            bad.append(
+                _Finding(
+                    "FAIL",
+                    host,
+                    first.removeprefix(f"{host}: "),
+                    output=textwrap.dedent(what).strip(),
+                    remedy=remedy.strip(),
+                    id="error",
+                    stage=entry.stage,
+                )
+            )
+    return sorted(dict.fromkeys(bad), key=lambda each: each.status != Status.FAIL), passed
+
+
+def _finding(check: Check) -> _Finding:
+    return _Finding(
+        check.status.value, check.target, check.summary,
+        check.got, check.expected, check.remedy, check.id,
+    )  # fmt: skip
+
+
+def _stages(run: Run, stages: Any) -> Mapping[str, Any] | None:
+    picture = summary.stage_figure(run)
+    if picture is None:
+        return None
+    rows = [
+        (
+            str(row["stage"]),
+            str(row["verdict"]),
+            _number(row["seconds"], 1),
+            str(row["changes"]),
+            str(row["reason"]),
+        )
+        for row in stages.to_dict("records")
+    ]
+    titles = ("Stage", "Verdict", "#Seconds", "#Changes", "Reason")
+    return {"picture": _drawn(picture, "stages"), "table": _table(titles, rows)}
+
+
+def _readiness(run: Run) -> Mapping[str, Any] | None:
+    picture = summary.readiness_figure(run)
+    if picture is None:
+        return None
+    table = summary.readiness_table(run)
+    labels = list(readiness.PHASES.values())
+    shown = [label for label in labels if table[label].notna().any()]
+    rows = [
+        (
+            str(row["node"]),
+            str(row["role"]).replace("_", " "),
+            *(_number(row[label], 1) for label in shown),
+            str(row["longest_wait"]),
+        )
+        for row in table.to_dict("records")
+    ]
+    titles = ("Node", "Role", *(f"#{label}" for label in shown), "Longest wait for")
+    moments = [
+        (
+            str(row["node"]),
+            str(row["label"]),
+            row["t"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+            _number(row["waited_s"], 3),
+            f"{row['resolution_s']:g} s",
+            str(row["source"]),
+        )
+        for row in readiness.node_phases(run).dropna(subset=["t"]).to_dict("records")
+    ]
+    heads = ("Node", "Moment", "Time (UTC)", "#After the one before, s", "#Resolution", "Read from")
+    return {
+        "picture": _drawn(picture, "readiness"),
+        "table": _table(titles, rows),
+        "moments": _table(heads, moments),
+        "before": summary.ready_before(run),
+    }
+
+
+def _latency(run: Run) -> Mapping[str, Any] | None:
+    heatmap, ecdf = summary.latency_figure(run), summary.latency_distribution(run)
+    if heatmap is None or ecdf is None:
+        return None
+    table = summary.latency_table(run)
+    factor, unit = charts.unit_of(table["p50_ms"])
+    whole = len(table)
+    if whole > MOST_ROWS:
+        pods = table[table["path"] == "pod"]
+        table = pods.sort_values(["loss_pct", "p50_ms"], ascending=False).head(MOST_ROWS)
+    digits = 1 if factor > 1 else 3
+    values = ("min_ms", "p50_ms", "p90_ms", "p99_ms", "max_ms")
+    rows = []
+    for row in table.to_dict("records"):
+        low, high = (_number(row[f"p50_{end}_ms"], digits, factor) for end in ("low", "high"))
+        rows.append(
+            (
+                str(row["src"]),
+                str(row["dst"]),
+                str(row["path"]),
+                str(row["n"]),
+                f"{row['loss_pct']:.1f}",
+                *(_number(row[value], digits, factor) for value in values),
+                f"{low} to {high}" if low != NOTHING else NOTHING,
+                _number(row["difference_ms"], digits, factor),
+                _number(row["ratio"], 2),
+            )
+        )
+    titles = (
+        "From", "To", "Path", "#n", "#Loss, %", f"#min, {unit}", f"#p50, {unit}",
+        f"#p90, {unit}", f"#p99, {unit}", f"#max, {unit}", "#p50 interval",
+        f"#Difference, {unit}", "#Ratio",
+    )  # fmt: skip
+    return {
+        "heatmap": _drawn(heatmap, "latency"),
+        "ecdf": _drawn(ecdf, "ecdf"),
+        "table": _table(titles, rows),
+        "left_out": whole - len(rows),
+    }
+
+
+def _why_missing(run: Run, stages: Any, *, needs: str) -> str:
+    """Return why a section is empty, in a sentence."""
+    bad = stages[~stages["verdict"].isin(["PASS", "PLANNED"])]
+    if run.verdict == "PLANNED":
+        return "a dry run changes and measures nothing."
+    if len(bad):
+        name, verdict = str(bad["stage"].iloc[-1]), str(bad["verdict"].iloc[-1])
+        ended = {"FAIL": "failed", "INTERRUPTED": "was interrupted"}.get(verdict, "did not end")
+        return f"the run did not come that far; stage {name} {ended}."
+    if needs not in set(stages["stage"]):
+        return f"stage {needs} was not part of this run."
+    return "nothing was recorded."
+
+
+def _gaps(run: Run) -> list[dict[str, str]]:
+    return [
+        {
+            "what": what,
+            "since": _utc(gap.get("since")),
+            "until": _utc(gap.get("t")),
+            "why": str(gap.get("why", "")),
+        }
+        for what in ("nodes", "pods", "events")
+        for gap in run.gaps(what)
+    ]
+
+
+def _notebooks(root: Path) -> list[dict[str, str]]:
+    found = sorted((root / "notebooks").rglob("*.ipynb")) + sorted(
+        (root / "notebooks").rglob("*.html")
+    )
+    return [
+        {"name": path.name, "href": quote(str(path.relative_to(root)))}
+        for path in found
+        if ".ipynb_checkpoints" not in path.parts
+    ]
+
+
+def _failed_commands(run: Run) -> _Table | None:
+    listed = frames.commands(run)
+    bad = listed[listed["exit_status"].notna() & (listed["exit_status"] != 0)]
+    rows = [
+        (
+            str(row["stage"]),
+            str(row["host"]),
+            f"{row['exit_status']:g}",
+            str(row["command"]),
+            str(row["raw"]),
+        )
+        for row in bad.tail(MOST_ROWS).to_dict("records")
+    ]
+    titles = ("Stage", "Host", "#Exit status", "Command", "Output")
+    return _table(titles, rows) if rows else None
+
+
+def _again(run: Run) -> str:
+    params = str(run.meta.get("params_file") or f"params/{run.cluster}.yaml")
+    bits = ["kit", "build", params]
+    for name, value in (run.meta.get("overrides") or {}).items():
+        bits += [f"--{name.replace('_', '-')}", str(value)]
+    page = ["kit", "report", f"runs/{run.cluster}/{run.run_id}"]
+    return f"{shlex.join(bits)}\n{shlex.join(page)}"
+
+
+def _drawn(picture: Picture, name: str) -> _Drawn:
+    return _Drawn(Markup(charts.svg(picture, name)), picture.alt)  # noqa: S704 - our own SVG
+
+
+def _table(titles: Iterable[str], rows: Sequence[Sequence[str]]) -> _Table:
+    """Return a table; a title that begins with `#` heads a column of numbers."""
+    return _Table(
+        [_Column(title.removeprefix("#"), title.startswith("#")) for title in titles], rows
+    )
+
+
+def _number(value: Any, digits: int, factor: float = 1.0) -> str:
+    return NOTHING if value is None or value != value else f"{value * factor:.{digits}f}"
+
+
+def _utc(t: object) -> str:
+    if not isinstance(t, int | float):
+        return ""
+    return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

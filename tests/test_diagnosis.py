@@ -1,0 +1,256 @@
+"""Readiness phases against a real cluster's record, and the rules on made-up findings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import START, Maker, empty_run, failed_run, whole_run
+
+from kitlib import frames
+from kitlib.diagnosis import latency, readiness, summary
+from kitlib.model import Status
+from kitlib.runs import load_run
+
+RECORDED = Path(__file__).parent / "data" / "recorded-run"
+
+
+def moments(run_dir: Path, **kwargs: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    table = readiness.node_phases(load_run(run_dir), **kwargs).dropna(subset=["t"])
+    return {(row["node"], row["phase"]): row for row in table.to_dict("records")}
+
+
+def test_the_phases_of_a_real_cluster() -> None:
+    found = moments(RECORDED)
+    at = {key: round(row["t"].timestamp(), 3) for key, row in found.items()}
+    assert at["m1", "kubeadm_started"] == 1795370822.878
+    assert at["w1", "kubeadm_started"] == 1795370840.959
+    assert at["w1", "registered"] == 1795370863.95
+    assert at["w1", "plugin_scheduled"] == 1795370887.984
+    assert at["w1", "image_pulled"] == 1795370890.142
+    assert at["w1", "plugin_running"] == 1795370891.116
+    assert at["w1", "ready"] == 1795370894.041
+    # CoreDNS waited since before w2 existed, and is the first workload there.
+    assert at["w2", "workload_running"] == 1795370903.744
+    assert ("m1", "workload_running") not in found
+    # The flannel pod's init container writes the configuration: Ready before the pod runs.
+    assert at["w2", "ready"] < at["w2", "plugin_running"]
+    assert found["w1", "cni_present"]["source"] == "node watch, at the latest"
+    assert {row["resolution_s"] for row in found.values()} == {0.001}
+
+
+def test_a_bound_is_not_what_was_waited_for() -> None:
+    found = moments(RECORDED)
+    assert found["w1", "ready"]["waited_s"] == pytest.approx(2.925, abs=0.001)
+    assert found["w1", "cni_present"]["waited_s"] == 0
+
+
+def test_a_healthy_real_cluster_gives_no_finding() -> None:
+    checks = summary.readiness_checks(load_run(RECORDED))
+    assert {check.status for check in checks} == {Status.PASS}
+    assert [check.target for check in checks] == ["m1", "w1", "w2"]
+
+
+def test_the_plugin_is_an_argument() -> None:
+    found = moments(RECORDED, plugin=[readiness.PodSelector("kube-flannel", {"app": "other"})])
+    assert ("w1", "ready") in found
+    assert ("w1", "plugin_running") not in found
+
+
+def test_what_a_list_brought_has_the_time_of_its_object() -> None:
+    line = json.loads((RECORDED / "watch" / "nodes.jsonl").read_text().splitlines()[0])
+    late = readiness.WatchLine(line["t"] + 300, "ADDED", line["obj"]["object"], listed=True)
+    node = readiness._nodes([late])["m1"]
+    created = node.moments["registered"]
+    assert created.t == 1795370836.0
+    assert (created.resolution, created.source) == (1.0, "object time stamp")
+
+
+@pytest.mark.parametrize("deletion_seen", [True, False])
+def test_a_node_that_came_back_is_another_node(tmp_path: Path, deletion_seen: bool) -> None:
+    maker = Maker(tmp_path, 1)
+    maker.node(0, 5.0, 9.0, 6.0)
+    seen = maker.watch["nodes"][0][1]["object"]
+    if deletion_seen:
+        maker.seen("nodes", 20.0, "DELETED", seen)
+    again = {**seen, "metadata": {**seen["metadata"], "uid": "second"}}
+    maker.seen("nodes", 25.0, "ADDED", again)
+    found = moments(maker.write())
+    assert set(found) == {("control-plane-1", "registered")}
+    assert found["control-plane-1", "registered"]["t"].timestamp() == START + 25
+
+
+def test_the_configuration_file_s_own_time_goes_before_the_bound(tmp_path: Path) -> None:
+    maker = Maker(tmp_path, 1)
+    maker.node(0, 5.0, 12.0, 6.0)
+    fact = {"path": "/etc/cni/net.d/10-flannel.conflist", "modified": START + 8.25}
+    maker.event(13.0, "snapshot", "ready", "control-plane-1", cni_configuration=fact)
+    found = moments(maker.write())["control-plane-1", "cni_present"]
+    assert found["t"].timestamp() == START + 8.25
+    assert found["source"] == "file time on the host"
+
+
+def test_a_node_that_never_turned_ready_is_named(tmp_path: Path) -> None:
+    maker = Maker(tmp_path, 2)
+    maker.node(0, 5.0, 9.0, 6.0)
+    maker.node(1, 7.0, None, 8.0)
+    checks = summary.readiness_checks(load_run(maker.write()))
+    bad = [check for check in checks if check.status is Status.FAIL]
+    assert [(check.id, check.target) for check in bad] == [("readiness.ready", "worker-1")]
+    assert "plugin running" in bad[0].got
+
+
+def test_ready_before_the_plugin_came_is_a_false_green(tmp_path: Path) -> None:
+    maker = Maker(tmp_path, 1)
+    maker.node(0, 5.0, 6.0, 9.0)
+    (check,) = summary.readiness_checks(load_run(maker.write()))
+    assert (check.id, check.status) == ("readiness.ready-by-plugin", Status.FAIL)
+    assert "/etc/cni/net.d" in check.remedy
+
+
+def test_nothing_is_said_of_nodes_that_never_registered(tmp_path: Path) -> None:
+    run = load_run(failed_run(tmp_path))
+    assert summary.readiness_checks(run) == []
+    assert summary.readiness_figure(run) is None
+    table = summary.readiness_table(run)
+    assert list(table["node"]) == ["control-plane-1", "worker-1", "worker-2"]
+
+
+def test_nodes_that_were_there_before_the_run_lie_before_zero(tmp_path: Path) -> None:
+    maker = Maker(tmp_path, 2)
+    maker.node(0, -500.0, -490.0, -495.0)
+    maker.node(1, 7.0, 11.0, 8.0)
+    found = moments(maker.write())
+    assert found["control-plane-1", "ready"]["offset_s"] < 0
+    assert found["worker-1", "registered"]["offset_s"] == 0
+
+
+def test_the_readiness_table_names_the_longest_wait() -> None:
+    table = summary.readiness_table(load_run(RECORDED)).set_index("node")
+    assert table.loc["w1", "longest_wait"] == "plugin pod scheduled (24.0 s)"
+    assert table.loc["w1", "kubeadm started"] == 0
+    assert table.loc["w1", "Ready"] == pytest.approx(53.082, abs=0.001)
+
+
+def judged(tmp_path: Path, nodes: int = 4, **samples: Any) -> dict[str, list[Any]]:
+    run = load_run(whole_run(tmp_path, nodes, **samples))
+    found: dict[str, list[Any]] = {}
+    for check in summary.latency_checks(run):
+        found.setdefault(check.id, []).append(check)
+    return found
+
+
+def test_a_healthy_network_gives_no_finding(tmp_path: Path) -> None:
+    found = judged(tmp_path)
+    assert {check.status for checks in found.values() for check in checks} == {Status.PASS}
+    assert set(found) == {
+        "latency.coverage", "latency.loss", "latency.directions", "latency.slow-pair",
+        "latency.overhead",
+    }  # fmt: skip
+
+
+def test_loss_is_a_failure_when_total_and_a_warning_when_partial(tmp_path: Path) -> None:
+    loses = [("worker-1", "worker-2", 20), ("worker-2", "worker-3", 2)]
+    total, partial = judged(tmp_path, loses=loses)["latency.loss"]
+    assert (total.status, total.target, total.got) == (
+        Status.FAIL, "worker-1", "19 of 19 packets lost",
+    )  # fmt: skip
+    assert (partial.status, partial.target) == (Status.WARN, "worker-2")
+    assert "tunnel port" in total.remedy
+
+
+def test_loss_on_the_hosts_own_path_blames_the_network_below(tmp_path: Path) -> None:
+    path = whole_run(tmp_path, 2)
+    table = frames.samples(load_run(path))
+    table.loc[table["src"] == "worker-1", ["lost", "rtt_ms"]] = [True, None]
+    checks = latency.checks(frames.latency_summary(table), ["control-plane-1", "worker-1"])
+    loss = next(check for check in checks if check.id == "latency.loss")
+    assert loss.status is Status.FAIL
+    assert "below the plugin" in loss.remedy
+
+
+def test_a_slow_node_is_named_once(tmp_path: Path) -> None:
+    found = judged(tmp_path, 5, slow="worker-2")
+    (node,) = found["latency.slow-node"]
+    assert (node.target, node.status) == ("worker-2", Status.WARN)
+    assert "latency.slow-pair" not in found
+
+
+def test_a_pair_that_was_not_measured_is_missing(tmp_path: Path) -> None:
+    (check,) = judged(tmp_path, skip=[("worker-1", "worker-3")])["latency.coverage"]
+    assert check.status is Status.FAIL
+    assert check.got == "not measured: worker-1 to worker-3"
+
+
+def pairs(*rows: tuple[str, str, str, float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"src": src, "dst": dst, "path": path, "n": 20, "lost": 0, "p50_ms": p50}
+            for src, dst, path, p50 in rows
+        ]
+    )
+
+
+def test_directions_that_differ_are_reported() -> None:
+    table = pairs(("a", "b", "pod", 0.1), ("b", "a", "pod", 2.0))
+    found = {check.id: check for check in latency.checks(table, ["a", "b"])}
+    assert found["latency.directions"].status is Status.WARN
+    assert "b to a 2.000 ms, back 0.100 ms" in found["latency.directions"].got
+    assert found["latency.overhead"].status is Status.SKIP
+
+
+def test_the_overhead_is_judged_pair_by_pair() -> None:
+    table = pairs(
+        ("a", "b", "pod", 3.0), ("b", "a", "pod", 0.12),
+        ("a", "b", "host", 0.1), ("b", "a", "host", 0.1),
+    )  # fmt: skip
+    cost = latency.overhead(table).set_index(["src", "dst"])
+    assert cost.loc[("a", "b"), "ratio"] == pytest.approx(30)
+    assert cost.loc[("b", "a"), "difference_ms"] == pytest.approx(0.02)
+    found = {check.id: check for check in latency.checks(table, ["a", "b"])}
+    assert found["latency.overhead"].status is Status.WARN
+    assert "1 of 2 pairs" in found["latency.overhead"].got
+
+
+def test_microseconds_are_no_finding_however_large_the_ratio() -> None:
+    table = pairs(
+        ("a", "b", "pod", 0.3), ("b", "a", "pod", 0.03),
+        ("a", "b", "host", 0.01), ("b", "a", "host", 0.01),
+    )  # fmt: skip
+    statuses = {check.status for check in latency.checks(table, ["a", "b"])}
+    assert statuses == {Status.PASS}
+
+
+def test_without_samples_the_rules_are_skipped(tmp_path: Path) -> None:
+    (check,) = summary.latency_checks(load_run(empty_run(tmp_path)))
+    assert check.status is Status.SKIP
+
+
+def test_the_latency_table_has_the_cost_beside_each_pod_pair(tmp_path: Path) -> None:
+    table = summary.latency_table(load_run(whole_run(tmp_path)))
+    pods, hosts = table[table["path"] == "pod"], table[table["path"] == "host"]
+    assert len(pods) == len(hosts) == 6
+    assert pods["ratio"].between(1.2, 3).all()
+    assert hosts["ratio"].isna().all()
+
+
+def test_nodes_that_were_all_ready_before_the_run_are_shown_as_they_became_ready(
+    tmp_path: Path,
+) -> None:
+    maker = Maker(tmp_path, 2)
+    maker.node(0, -500.0, -490.0, -495.0)
+    maker.node(1, -480.0, -470.0, -475.0)
+    maker.pod(1, "later", at=30.0, running=31.0, plugin=False)
+    path = maker.write()
+    run = load_run(path)
+    assert summary.ready_before(run)
+    found = moments(path)
+    assert found["control-plane-1", "registered"]["offset_s"] == 0
+    assert found["worker-1", "ready"]["offset_s"] == 30
+    picture = summary.readiness_figure(run)
+    assert picture is not None
+    assert picture.axes[0].get_xlim()[1] < 60
+    assert not summary.ready_before(load_run(RECORDED))

@@ -1,0 +1,229 @@
+"""Run directories as tables: what is read, what is tolerated, what the numbers mean."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import START, Maker, empty_run, failed_run, utc, whole_run
+
+from kitlib import frames
+from kitlib.errors import PreconditionError
+from kitlib.runs import load_run, parse_time
+
+RECORDED = Path(__file__).parent / "data" / "recorded-run"
+
+
+def sample(src: str, dst: str, rtt: float | None, **more: object) -> dict[str, object]:
+    return {
+        "round": 1, "src": src, "dst": dst, "src_ip": "10.0.0.1", "dst_ip": "10.0.0.2",
+        "path": "pod", "seq": 1, "rtt_ms": rtt, "lost": rtt is None, "warmup": False, "t": 1.0,
+    } | more  # fmt: skip
+
+
+def written(tmp_path: Path, rows: list[dict[str, object]]) -> pd.DataFrame:
+    run = empty_run(tmp_path)
+    frames.write_samples(run / "samples" / "ping" / "0001.parquet", rows)
+    return frames.samples(load_run(run))
+
+
+def test_a_torn_last_line_is_counted_and_the_rest_is_read() -> None:
+    run = load_run(RECORDED)
+    assert run.damaged == 1
+    assert run.entries[0].kind == "run.started"
+    assert run.entries[-1].kind == "stage.ended"
+    assert (run.cluster, run.plugin, run.verdict) == ("recorded", "flannel", "PASS")
+    assert [host.role for host in run.hosts] == ["control_plane", "worker", "worker"]
+    assert str(run.provenance) == "Measured on real hosts"
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PreconditionError, match=r"no run\.json"):
+        load_run(tmp_path)
+
+
+def test_a_run_is_read_from_its_journal_alone(tmp_path: Path) -> None:
+    path = failed_run(tmp_path)
+    (path / "run.json").write_text('{"torn')
+    run = load_run(path)
+    assert (run.cluster, run.verdict) == ("lab", "FAIL")
+    assert run.reason == "control-plane-1: kubeadm init: exit status 1"
+    assert run.started == pytest.approx(START + 0.1)
+    assert str(run.provenance) == "Provenance not recorded"
+
+
+def test_stages(tmp_path: Path) -> None:
+    table = frames.stages(load_run(whole_run(tmp_path)))
+    assert tuple(table.columns) == frames.STAGE_COLUMNS
+    assert list(table["stage"]) == [
+        "preflight", "reset", "packages", "init", "network", "join", "ready", "verify",
+    ]  # fmt: skip
+    assert set(table["verdict"]) == {"PASS"}
+    init = table[table["stage"] == "init"].iloc[0]
+    assert init["seconds"] == 5.4
+    assert init["changes"] == 1
+    assert init["started"].timestamp() == pytest.approx(START + init["offset_s"])
+
+
+def test_a_stage_without_an_end_is_unfinished(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.event(1.0, "stage.started", "init")
+    maker.event(1.5, "host.started", "init", "control-plane-1")
+    maker.event(4.0, "progress", "init", "control-plane-1", text="waits")
+    run = load_run(maker.write())
+    assert run.verdict == "UNFINISHED"
+    stage = frames.stages(run).iloc[0]
+    assert (stage["verdict"], stage["seconds"]) == ("UNFINISHED", pytest.approx(3.0))
+    host = frames.hosts(run).iloc[0]
+    assert host["ok"] is None
+    assert host["seconds"] == pytest.approx(2.5)
+
+
+def test_a_stage_that_was_run_twice_has_two_rows(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.stage("init", 1, 2, "FAIL")
+    maker.stage("init", 5, 3)
+    table = frames.stages(load_run(maker.write()))
+    assert list(table["verdict"]) == ["FAIL", "PASS"]
+    assert list(table["changes"]) == [1, 1]
+
+
+def test_hosts_commands_and_checks(tmp_path: Path) -> None:
+    run = load_run(failed_run(tmp_path))
+    hosts = frames.hosts(run)
+    assert tuple(hosts.columns) == frames.HOST_COLUMNS
+    assert list(hosts[hosts["stage"] == "init"]["ok"]) == [False]
+    command = frames.commands(run).iloc[-1]
+    assert (command["host"], command["exit_status"]) == ("control-plane-1", 1)
+    assert command["raw"] == "raw/init-control-plane-1.txt"
+    checks = frames.checks(run)
+    assert tuple(checks.columns) == frames.CHECK_COLUMNS
+    assert list(checks["id"]) == ["preflight.done", "reset.done", "packages.done"]
+
+
+def test_an_empty_run_has_empty_tables_with_all_columns(tmp_path: Path) -> None:
+    run = load_run(empty_run(tmp_path))
+    assert tuple(frames.stages(run).columns) == frames.STAGE_COLUMNS
+    assert tuple(frames.commands(run).columns) == frames.COMMAND_COLUMNS
+    samples = frames.samples(run)
+    assert tuple(samples.columns) == tuple(frames.SAMPLE_COLUMNS)
+    assert samples.empty
+    summary = frames.latency_summary(samples)
+    assert summary.empty
+    assert tuple(summary.columns) == frames.SUMMARY_COLUMNS
+
+
+def test_samples_are_written_whole_and_read_back(tmp_path: Path) -> None:
+    rows = [sample("a", "b", 0.5), sample("a", "b", None, seq=2, reason="no route")]
+    table = written(tmp_path, rows)
+    assert tuple(table.columns) == tuple(frames.SAMPLE_COLUMNS)
+    assert list(table["lost"]) == [False, True]
+    assert math.isnan(table["rtt_ms"].iloc[1])
+    assert table["reason"].iloc[1] == "no route"
+    folder = next(tmp_path.rglob("0001.parquet")).parent
+    assert [path.name for path in folder.iterdir()] == ["0001.parquet"]
+
+
+def test_a_failed_write_leaves_no_file_and_keeps_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "0001.parquet"
+    frames.write_samples(target, [sample("a", "b", 0.5)])
+    before = target.read_bytes()
+    with pytest.raises(KeyError):
+        frames.write_samples(target, [{"src": "a"}])
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_rounds_are_read_together(tmp_path: Path) -> None:
+    path = empty_run(tmp_path)
+    for number in (1, 2):
+        rows = [sample("a", "b", 0.1 * number, round=number)]
+        frames.write_samples(path / "samples" / "ping" / f"{number:04}.parquet", rows)
+    table = frames.samples(load_run(path))
+    assert sorted(table["round"]) == [1, 2]
+    assert frames.latency_summary(table)["n"].tolist() == [2]
+
+
+def test_the_summary_leaves_out_warm_up_and_duplicates_and_counts_loss(tmp_path: Path) -> None:
+    rows = [sample("a", "b", 99.0, warmup=True)]
+    rows += [sample("a", "b", value, seq=i) for i, value in enumerate((1.0, 2.0, 3.0), 2)]
+    rows += [sample("a", "b", 50.0, seq=4, duplicate=True), sample("a", "b", None, seq=5)]
+    rows += [sample("b", "a", None, seq=i) for i in (1, 2)]
+    table = frames.latency_summary(written(tmp_path, rows)).set_index(["src", "dst"])
+    there, back = table.loc[("a", "b")], table.loc[("b", "a")]
+    assert (there["n"], there["lost"], there["loss_pct"], there["duplicates"]) == (4, 1, 25.0, 1)
+    assert (there["min_ms"], there["p50_ms"], there["max_ms"]) == (1.0, 2.0, 3.0)
+    assert (back["n"], back["lost"], back["loss_pct"]) == (2, 2, 100.0)
+    assert math.isnan(back["p50_ms"])
+    assert math.isnan(back["p50_low_ms"])
+
+
+def test_the_percentiles_are_of_all_samples_not_of_rounds(tmp_path: Path) -> None:
+    values = [1.0] * 9 + [10.0]
+    rows = [sample("a", "b", value, round=1) for value in values]
+    rows += [sample("a", "b", 1.0, round=2) for _ in range(90)]
+    table = frames.latency_summary(written(tmp_path, rows)).iloc[0]
+    assert table["p99_ms"] == pytest.approx(np.quantile(values + [1.0] * 90, 0.99))
+    assert table["p90_ms"] == 1.0
+
+
+@pytest.mark.parametrize(("n", "rank"), [(5, 0), (6, 1), (8, 1), (9, 2), (20, 6), (100, 40)])
+def test_the_interval_of_the_median_has_the_ranks_of_the_sign_test(n: int, rank: int) -> None:
+    assert frames._median_rank(n) == rank
+
+
+def test_the_interval_holds_the_true_median_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(11)
+    rows = pd.DataFrame(
+        [
+            sample(str(group), "b", float(value))
+            for group in range(400)
+            for value in random.exponential(1.0, 31)
+        ]
+    ).assign(duplicate=False)
+    table = frames.latency_summary(rows)
+    hits = table["p50_low_ms"].le(math.log(2)) & table["p50_high_ms"].ge(math.log(2))
+    assert 0.93 <= hits.mean() <= 0.99
+
+
+def test_the_percentiles_agree_with_numpy_for_groups_of_every_size() -> None:
+    random = np.random.default_rng(5)
+    groups = {f"n{size:03}": random.lognormal(0, 1, size) for size in (1, 2, 5, 20, 101)}
+    rows = [sample(name, "b", float(v)) for name, values in groups.items() for v in values]
+    random.shuffle(rows)
+    table = frames.latency_summary(pd.DataFrame(rows).assign(duplicate=False)).set_index("src")
+    for name, values in groups.items():
+        for column, share in frames.PERCENTILES.items():
+            assert table.loc[name, column] == pytest.approx(np.quantile(values, share))
+    ordered = np.sort(groups["n020"])
+    assert table.loc["n020", "p50_low_ms"] == ordered[5]
+    assert table.loc["n020", "p50_high_ms"] == ordered[14]
+
+
+def test_times_are_read_from_what_the_api_and_the_journal_write() -> None:
+    assert parse_time("1970-01-01T00:01:00Z") == 60.0
+    assert parse_time("1970-01-01T00:01:00.250000Z") == 60.25
+    assert parse_time("1970-01-01T00:01:00") == 60.0
+    assert parse_time(utc(START)) == START
+    assert parse_time(None) is None
+    assert parse_time("soon") is None
+
+
+def test_reading_a_run_needs_neither_pandas_nor_matplotlib() -> None:
+    code = (
+        "import sys, kitlib.frames as f; f.load_run(sys.argv[1]); "
+        "print(sorted({'pandas', 'matplotlib', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(RECORDED)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.stdout.strip() == "[]"
