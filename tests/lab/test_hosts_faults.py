@@ -1,0 +1,118 @@
+"""Faults that can be switched on in a lab: real ones bite, and healing undoes exactly them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from lab_help import Lab, until
+from paramiko.ssh_exception import NoValidConnectionsError
+
+from kitlib.errors import LabError
+from kitlib.lab import verbs
+
+pytestmark = pytest.mark.lab
+
+STATE = (
+    "nft list ruleset; ip -4 -o address; ip route; ip -o link;"
+    "cat /proc/sys/net/bridge/bridge-nf-call-iptables; mount"
+)
+FORWARD = (
+    "ip netns add a; ip link add va type veth peer name eth0 netns a;"
+    "ip address add 10.99.0.1/24 dev va; ip link set va up;"
+    "ip -n a address add 10.99.0.2/24 dev eth0; ip -n a link set eth0 up;"
+    "ip -n a route add default via 10.99.0.1; echo 1 > /proc/sys/net/ipv4/ip_forward;"
+    "ip netns exec a ping -c 1 -W 1 -q {options} 10.77.0.11; result=$?;"
+    "ip netns del a; exit $result"
+)
+BACK = "ip route replace 10.99.0.0/24 via 10.77.0.12"
+
+
+@pytest.mark.parametrize("fault", sorted(verbs.faults()))
+def test_healing_undoes_exactly_the_fault(stub_lab: Lab, fault: str) -> None:
+    before = stub_lab.run(STATE).stdout
+    assert verbs.break_(stub_lab.state_dir, fault, "worker-1") == "worker-1"
+    status = verbs.status(stub_lab.state_dir)
+    assert [host.faults for host in status.hosts] == [(), (fault,), ()]
+    assert verbs.heal(stub_lab.state_dir) == [("worker-1", fault)]
+    assert [host.faults for host in verbs.status(stub_lab.state_dir).hosts] == [(), (), ()]
+    until(lambda: stub_lab.run(STATE).stdout == before, seconds=5)
+
+
+def test_flag_is_seen_by_emulated_commands_of_its_host_alone(stub_lab: Lab) -> None:
+    verbs.break_(stub_lab.state_dir, "image-pull-fails", "worker-1")
+    assert "faults=image-pull-fails" in stub_lab.run("echo-call").stderr
+    assert "faults=\n" in stub_lab.run("echo-call", "worker-2").stderr
+
+
+def test_default_host_has_the_role_that_the_fault_is_for(stub_lab: Lab) -> None:
+    assert verbs.break_(stub_lab.state_dir, "api-slow") == "control-plane-1"
+    assert verbs.break_(stub_lab.state_dir, "plugin-crashloop") == "worker-1"
+
+
+def test_forward_drop_and_mtu_blackhole_hit_forwarded_packets(stub_lab: Lab) -> None:
+    stub_lab.run(BACK, "control-plane-1")
+    small, large = FORWARD.format(options="-s 56"), FORWARD.format(options="-s 1440")
+    assert stub_lab.run(small).ok
+    assert stub_lab.run(large).ok
+    verbs.break_(stub_lab.state_dir, "mtu-blackhole", "worker-1")
+    assert stub_lab.run(small).ok
+    assert not stub_lab.run(large).ok
+    verbs.heal(stub_lab.state_dir, "mtu-blackhole")
+    assert stub_lab.run(large).ok
+    verbs.break_(stub_lab.state_dir, "forward-drop", "worker-1")
+    assert not stub_lab.run(small).ok
+    assert stub_lab.run("ping -c 1 -W 1 -q 10.77.0.11").ok
+
+
+def test_closed_port_is_closed_and_others_are_not(stub_lab: Lab) -> None:
+    def kubelet_port(port: int) -> bool:
+        knock = f"timeout 1 bash -c '</dev/tcp/10.77.0.12/{port}'"
+        return "refused" not in stub_lab.run(knock, "worker-2").stderr
+
+    assert not kubelet_port(10250)  # nothing listens: refused at once
+    verbs.break_(stub_lab.state_dir, "port-closed", "worker-1")
+    assert kubelet_port(10250)  # dropped: no answer at all
+    assert stub_lab.run("timeout 1 bash -c '</dev/tcp/10.77.0.12/22'", "worker-2").ok
+
+
+def test_host_down_refuses_ssh_and_answers_no_ping(stub_lab: Lab) -> None:
+    connection = stub_lab.connect("worker-1")
+    verbs.break_(stub_lab.state_dir, "host-down", "worker-1")
+    until(lambda: not connection.transport.is_active())
+    with pytest.raises(NoValidConnectionsError):
+        stub_lab.connect("worker-1")
+    assert not stub_lab.run("ping -c 1 -W 1 -q worker-1", "worker-2").ok
+    verbs.heal(stub_lab.state_dir, "host-down")
+    assert stub_lab.run("hostname", "worker-1").stdout == "worker-1\n"
+    until(lambda: stub_lab.run("ping -c 1 -W 1 -q worker-1", "worker-2").ok)
+
+
+def test_ssh_drop_cuts_long_commands_and_spares_short_ones(stub_lab: Lab) -> None:
+    verbs.break_(stub_lab.state_dir, "ssh-drop", "worker-1")
+    connection = stub_lab.connect("worker-1")
+    assert connection.run("true", hide=True, in_stream=False).ok
+    _, out, _ = connection.client.exec_command("sleep 1000")
+    started = time.monotonic()
+    assert out.channel.recv_exit_status() == -1
+    assert time.monotonic() - started < 900
+    assert not connection.transport.is_active()
+
+
+def test_missing_br_netfilter_takes_its_sysctls_away(stub_lab: Lab) -> None:
+    show = "cat /proc/sys/net/bridge/bridge-nf-call-iptables"
+    before = stub_lab.run(show)
+    if not before.ok:
+        pytest.skip("this machine has no br_netfilter")
+    verbs.break_(stub_lab.state_dir, "br-netfilter-missing", "worker-1")
+    assert "No such file" in stub_lab.run(show).stderr
+    assert stub_lab.run(show, "worker-2").stdout == before.stdout
+
+
+def test_unknown_names_are_refused_with_what_there_is(stub_lab: Lab) -> None:
+    with pytest.raises(LabError, match="no such fault: nonsense") as error:
+        verbs.break_(stub_lab.state_dir, "nonsense")
+    assert "host-down" in error.value.remedy
+    with pytest.raises(LabError, match="no such host: worker-9") as error:
+        verbs.break_(stub_lab.state_dir, "host-down", "worker-9")
+    assert "worker-2" in error.value.remedy
