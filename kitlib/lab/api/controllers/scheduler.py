@@ -1,0 +1,157 @@
+"""The scheduler: a node for every pending pod, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from kitlib.lab.api import clock
+from kitlib.lab.api.controllers import placement
+from kitlib.lab.api.controllers.base import Controller, controller_of, terminating
+from kitlib.lab.api.registry import NODES, PODS, Registry
+from kitlib.lab.api.special import assign
+from kitlib.lab.api.store import Event, Obj
+
+_HARD = ("NoSchedule", "NoExecute")
+_ENDED = ("Succeeded", "Failed")
+
+
+class Scheduler(Controller):
+    """Binds pods; pods that fit nowhere wait for the nodes to change."""
+
+    name = "default-scheduler"
+    kinds = (PODS, NODES)
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self._era = 0
+        self._tried: dict[str, int] = {}
+
+    def keys(self, event: Event) -> Iterable[Hashable]:
+        """Return the one key when the change can matter to a pending pod."""
+        if event.kind == NODES:
+            if event.type == "MODIFIED" and event.old and _shape(event.old) == _shape(event.obj):
+                return []
+            self._era += 1
+            return ["all"]
+        if event.type == "DELETED" or event.obj["status"].get("phase") in _ENDED:
+            self._tried.pop(event.obj["metadata"]["uid"], None)
+            self._era += 1
+            return ["all"]
+        return [] if event.obj["spec"].get("nodeName") else ["all"]
+
+    def sync(self, key: Any) -> float | None:  # noqa: ARG002
+        """Try every pending pod that was not tried on the present nodes."""
+        pods = self.store.all(PODS)
+        waiting = [pod for pod in pods if self._pending(pod)]
+        if not waiting:
+            return None
+        waiting.sort(key=lambda pod: (-pod["spec"].get("priority", 0), int(_rv(pod))))
+        nodes = self.store.items(NODES)
+        used: dict[str, dict[str, float]] = defaultdict(dict)
+        kin: Counter[tuple[str, str]] = Counter()
+        for pod in pods:
+            if pod["spec"].get("nodeName") and pod["status"].get("phase") not in _ENDED:
+                _take(used, kin, pod, pod["spec"]["nodeName"])
+        for pod in waiting:
+            self._schedule(pod, nodes, used, kin)
+        return None
+
+    def _pending(self, pod: Obj) -> bool:
+        if pod["spec"].get("nodeName") or terminating(pod):
+            return False
+        if pod["spec"].get("schedulerName", self.name) != self.name:
+            return False
+        return self._tried.get(pod["metadata"]["uid"]) != self._era
+
+    def _schedule(
+        self,
+        pod: Obj,
+        nodes: list[Obj],
+        used: dict[str, dict[str, float]],
+        kin: Counter[tuple[str, str]],
+    ) -> None:
+        meta, spec = pod["metadata"], pod["spec"]
+        need = placement.requests(spec)
+        reasons: Counter[str] = Counter()
+        fitting = []
+        for node in nodes:
+            why = self._refusals(spec, node, need, used[node["metadata"]["name"]])
+            reasons.update(why)
+            if not why:
+                fitting.append(node["metadata"]["name"])
+        if not fitting:
+            self._tried[meta["uid"]] = self._era
+            self._fail(pod, len(nodes), reasons)
+            return
+        family = (controller_of(pod) or {}).get("uid", "")
+        best = min(fitting, key=lambda name: (kin[(name, family)], used[name].get("pods", 0), name))
+        assign(self.registry, meta["namespace"], meta["name"], best)
+        _take(used, kin, pod, best)
+        place = f"{meta['namespace']}/{meta['name']}"
+        self.record(pod, "Normal", "Scheduled", f"Successfully assigned {place} to {best}")
+
+    def _refusals(
+        self, spec: Obj, node: Obj, need: dict[str, float], used: dict[str, float]
+    ) -> list[str]:
+        """Return why a pod does not fit a node, by the first filter that refuses it."""
+        minor = self.registry.minor
+        if (node.get("spec") or {}).get("unschedulable") and not placement.tolerates(
+            spec.get("tolerations") or [],
+            {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"},
+        ):
+            return ["node(s) were unschedulable"]
+        if taint := placement.untolerated(spec, node, _HARD):
+            shown = f"{{{taint['key']}: {taint.get('value', '')}}}"
+            if minor >= 24:
+                return [f"node(s) had untolerated taint {shown}"]
+            if minor >= 18:
+                return [f"node(s) had taint {shown}, that the pod didn't tolerate"]
+            return ["node(s) had taints that the pod didn't tolerate"]
+        if not placement.selected(spec, node):
+            affinity = "Pod's node affinity/selector" if minor >= 22 else "node selector"
+            return [f"node(s) didn't match {affinity}"]
+        return placement.full(need, used, node)
+
+    def _fail(self, pod: Obj, count: int, reasons: Counter[str]) -> None:
+        if count:
+            shown = ", ".join(sorted(f"{number} {text}" for text, number in reasons.items()))
+            message = f"0/{count} nodes are available: {shown}."
+            if self.registry.minor >= 24:
+                helpless = f"{count} Preemption is not helpful for scheduling"
+                message += f" preemption: 0/{count} nodes are available: {helpless}."
+        else:
+            message = "no nodes available to schedule pods"
+        self.record(pod, "Warning", "FailedScheduling", message)
+        meta = pod["metadata"]
+
+        def unschedulable(obj: Obj) -> None:
+            found = obj["status"].setdefault("conditions", [])
+            entry = next((c for c in found if c["type"] == "PodScheduled"), None)
+            if entry is None:
+                entry = {"type": "PodScheduled", "lastProbeTime": None}
+                entry["lastTransitionTime"] = clock.stamp()
+                found.append(entry)
+            entry.update({"status": "False", "reason": "Unschedulable", "message": message})
+
+        self.registry.patch(PODS, meta["namespace"], meta["name"], unschedulable)
+
+
+def _rv(pod: Obj) -> str:
+    return str(pod["metadata"]["resourceVersion"])
+
+
+def _shape(node: Obj) -> tuple[Any, ...]:
+    """Return what of a node matters to placement."""
+    spec = node.get("spec") or {}
+    room = (node.get("status") or {}).get("allocatable")
+    return (node["metadata"].get("labels"), spec.get("taints"), spec.get("unschedulable"), room)
+
+
+def _take(
+    used: dict[str, dict[str, float]], kin: Counter[tuple[str, str]], pod: Obj, node: str
+) -> None:
+    for name, amount in placement.requests(pod["spec"]).items():
+        used[node][name] = used[node].get(name, 0.0) + amount
+    kin[(node, (controller_of(pod) or {}).get("uid", ""))] += 1

@@ -1,0 +1,366 @@
+"""The controllers over a store, without HTTP: who creates, taints, schedules and deletes what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import apikit
+import pytest
+
+from kitlib.lab.api import pki
+from kitlib.lab.api.auth import Auth
+from kitlib.lab.api.controllers import Manager, nodes
+from kitlib.lab.api.registry import NODES, PODS, Registry
+from kitlib.lab.api.settings import Settings
+from kitlib.lab.api.store import Obj, Store
+
+CA = pki.new_ca("kubernetes")
+KEY = pki.new_key()
+FACTOR = 0.005
+
+
+class Cluster:
+    """A registry whose controllers run, and what tests ask of it."""
+
+    def __init__(self, minor: int) -> None:
+        settings = Settings(
+            minor=minor, version=f"1.{minor}.0", advertise="10.77.0.11", port=6443,
+            service_cidr=ipaddress.IPv4Network("10.96.0.0/12"),
+            pod_cidr=ipaddress.IPv4Network("10.244.0.0/16"), time_factor=FACTOR,
+            ca_pem=CA.cert_pem, ca_key_pem=CA.key_pem, sa_key_pem=KEY,
+            sa_public_pem=pki.public_pem(KEY),
+        )  # fmt: skip
+        self.store = Store()
+        self.registry = Registry(self.store, settings)
+        self.manager = Manager(self.registry, Auth(self.registry))
+        self._changed = asyncio.Event()
+        self.store.subscribe("*", lambda _event: self._changed.set())
+
+    async def until(self, probe: Callable[[], Any], what: str) -> Any:
+        """Return the first true result of `probe`, asked again after each change."""
+        async with asyncio.timeout(20):
+            while not (found := probe()):
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), 0.1)
+        assert found, what
+        return found
+
+    async def settle(self) -> None:
+        """Wait until nothing has changed for a moment."""
+        before = -1
+        while before != self.store.rv:
+            before = self.store.rv
+            await asyncio.sleep(0.05)
+
+    def add_node(self, name: str, ready: bool = True) -> Obj:
+        node = apikit.node(name, ready=ready)
+        return self.registry.make(NODES, node)
+
+    def add(self, kind: str, name: str, **fields: Any) -> Obj:
+        return self.registry.make(kind, {"metadata": {"name": name, "namespace": "default"},
+                                         **fields})  # fmt: skip
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> Obj:
+        found = self.store.get(kind, namespace, name)
+        assert found, f"{kind} {name}"
+        return found
+
+    def pods(self) -> list[Obj]:
+        return self.store.items(PODS, "default")
+
+    def on(self) -> list[str]:
+        return sorted(pod["spec"].get("nodeName", "") for pod in self.pods())
+
+    def run(self, pod: Obj, ip: str = "10.244.0.5") -> None:
+        """Make a pod running and ready, as its kubelet would say."""
+
+        def change(obj: Obj) -> None:
+            obj["status"].update({"phase": "Running", "podIP": ip})
+            obj["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+
+        self.registry.patch(PODS, "default", pod["metadata"]["name"], change)
+
+    def kill(self, pod: Obj) -> None:
+        """Delete a pod at once, as a kubelet confirms."""
+        self.registry.remove(PODS, "default", pod["metadata"]["name"], {"gracePeriodSeconds": 0})
+
+    def events(self, reason: str) -> list[str]:
+        return [e["message"] for e in self.store.items("/events") if e["reason"] == reason]
+
+    def set_ready(self, name: str, status: str) -> None:
+        def change(obj: Obj) -> None:
+            for entry in obj["status"]["conditions"]:
+                if entry["type"] == "Ready":
+                    entry["status"] = status
+
+        self.registry.patch(NODES, "", name, change)
+
+    def taints(self, name: str) -> set[tuple[str, str]]:
+        found = self.get(NODES, name, "")["spec"].get("taints") or []
+        return {(taint["key"].partition("/")[2], taint["effect"]) for taint in found}
+
+
+@contextlib.asynccontextmanager
+async def cluster(minor: int = 22) -> AsyncIterator[Cluster]:
+    found = Cluster(minor)
+    found.manager.start()
+    ready = lambda: found.store.get("/serviceaccounts", "default", "default")  # noqa: E731
+    try:
+        await found.until(ready, "the controllers are at work")
+        yield found
+    finally:
+        await found.manager.stop()
+
+
+def template(labels: dict[str, str], **spec: Any) -> Obj:
+    container = {"name": "c", "image": "x:1", "ports": [{"name": "http", "containerPort": 80}]}
+    return {"metadata": {"labels": labels}, "spec": {"containers": [container], **spec}}
+
+
+def workload(replicas: int | None = None, **spec: Any) -> Obj:
+    labels = {"app": "web"}
+    found: Obj = {"selector": {"matchLabels": labels}, "template": template(labels, **spec)}
+    if replicas is not None:
+        found["replicas"] = replicas
+    return found
+
+
+async def test_a_new_cluster_has_its_namespaces_accounts_and_service() -> None:
+    async with cluster() as c:
+        await c.settle()
+        names = [obj["metadata"]["name"] for obj in c.store.items("/namespaces")]
+        assert names == ["default", "kube-node-lease", "kube-public", "kube-system"]
+        assert c.get("/services", "kubernetes")["spec"]["clusterIP"] == "10.96.0.1"
+        assert c.get("/endpoints", "kubernetes")["subsets"][0]["ports"][0]["port"] == 6443
+        assert c.get("/configmaps", "kube-root-ca.crt", "kube-system")["data"]["ca.crt"]
+        account = c.get("/serviceaccounts", "default", "kube-system")
+        assert account["secrets"][0]["name"].startswith("default-token-")
+
+
+async def test_nodes_get_their_cidr_and_lose_the_taint_when_ready() -> None:
+    async with cluster() as c:
+        made = c.add_node("m1", ready=False)
+        assert made["spec"]["taints"][0]["key"] == "node.kubernetes.io/not-ready"
+        c.add_node("w1", ready=False)
+        await c.until(lambda: c.get(NODES, "w1", "")["spec"].get("podCIDR"), "CIDR")
+        cidrs = [node["spec"]["podCIDR"] for node in c.store.items(NODES)]
+        assert cidrs == ["10.244.0.0/24", "10.244.1.0/24"]
+        await c.until(lambda: len(c.events("RegisteredNode")) == 2, "RegisteredNode")
+        assert c.events("RegisteredNode")[0] == "Node m1 event: Registered Node m1 in Controller"
+        c.set_ready("w1", "True")
+        await c.until(lambda: c.taints("w1") == set(), "the taint goes")
+        assert c.taints("m1") == {("not-ready", "NoSchedule")}
+
+
+async def test_pending_pods_say_why_and_are_bound_when_a_node_fits() -> None:
+    async with cluster() as c:
+        c.add_node("m1", ready=False)
+        c.add("apps/deployments", "web", spec=workload(2))
+        message = (
+            "0/1 nodes are available: 1 node(s) had taint {node.kubernetes.io/not-ready: }, "
+            "that the pod didn't tolerate."
+        )
+        await c.until(lambda: c.events("FailedScheduling"), "FailedScheduling")
+        assert set(c.events("FailedScheduling")) == {message}
+        condition = c.pods()[0]["status"]["conditions"][0]
+        assert (condition["status"], condition["reason"]) == ("False", "Unschedulable")
+        assert condition["message"] == message
+        c.set_ready("m1", "True")
+        await c.until(lambda: c.on() == ["m1", "m1"], "both pods bound")
+        name = c.pods()[0]["metadata"]["name"]
+        assert f"Successfully assigned default/{name} to m1" in c.events("Scheduled")
+        bound = c.pods()[0]["status"]["conditions"]
+        assert [(e["type"], e["status"]) for e in bound] == [("PodScheduled", "True")]
+
+
+async def test_newer_versions_word_the_refusal_differently() -> None:
+    async with cluster(30) as c:
+        c.add_node("m1", ready=False)
+        c.add("apps/deployments", "web", spec=workload(1))
+        await c.until(lambda: c.events("FailedScheduling"), "FailedScheduling")
+        assert c.events("FailedScheduling") == [
+            "0/1 nodes are available: 1 node(s) had untolerated taint "
+            "{node.kubernetes.io/not-ready: }. preemption: 0/1 nodes are available: "
+            "1 Preemption is not helpful for scheduling."
+        ]
+
+
+async def test_scheduler_spreads_and_counts_resources() -> None:
+    async with cluster() as c:
+        for name in ("w1", "w2"):
+            c.add_node(name)
+        await c.until(lambda: not c.taints("w1") and not c.taints("w2"), "no taints")
+        big = workload(3)
+        big["template"]["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "1500m"}}
+        c.add("apps/deployments", "web", spec=big)
+        await c.until(lambda: c.events("FailedScheduling"), "the third does not fit")
+        assert c.on() == ["", "w1", "w2"]
+        assert c.events("FailedScheduling") == ["0/2 nodes are available: 2 Insufficient cpu."]
+
+
+async def test_deployment_rolls_scales_and_is_collected() -> None:
+    async with cluster() as c:
+        c.add_node("w1")
+        c.add("apps/deployments", "web", spec=workload(2))
+        await c.until(lambda: c.on() == ["w1", "w1"], "pods bound")
+        for pod in c.pods():
+            c.run(pod)
+        await c.until(
+            lambda: c.get("apps/deployments", "web")["status"].get("availableReplicas") == 2, "2/2"
+        )
+        conditions = {
+            entry["type"]: entry["reason"]
+            for entry in c.get("apps/deployments", "web")["status"]["conditions"]
+        }
+        assert conditions == {
+            "Available": "MinimumReplicasAvailable", "Progressing": "NewReplicaSetAvailable",
+        }  # fmt: skip
+
+        def new_image(obj: Obj) -> None:
+            obj["spec"]["template"]["spec"]["containers"][0]["image"] = "x:2"
+
+        c.registry.patch("apps/deployments", "default", "web", new_image)
+        async with asyncio.timeout(20):
+            while {pod["spec"]["containers"][0]["image"] for pod in c.pods()} != {"x:2"}:
+                for pod in c.pods():
+                    if pod["metadata"].get("deletionTimestamp"):
+                        c.kill(pod)
+                    elif pod["spec"].get("nodeName"):
+                        c.run(pod)
+                await asyncio.sleep(0.01)
+        texts = c.events("ScalingReplicaSet")
+        assert any(text.startswith("Scaled down replica set web-") for text in texts)
+        c.registry.remove("apps/deployments", "default", "web")
+        await c.until(lambda: not c.store.items("apps/replicasets"), "garbage collection")
+
+
+async def test_daemons_run_on_every_node_and_tolerate_what_daemons_do() -> None:
+    async with cluster() as c:
+        for name in ("m1", "w1"):
+            c.add_node(name, ready=False)
+        spec = workload(hostNetwork=True, tolerations=[{"operator": "Exists",
+                                                        "effect": "NoSchedule"}])  # fmt: skip
+        c.add("apps/daemonsets", "net", spec=spec)
+        await c.until(lambda: c.on() == ["m1", "w1"], "a pod on each")
+        c.add_node("w2", ready=False)
+        await c.until(lambda: c.on() == ["m1", "w1", "w2"], "and on the new one")
+        keys = {
+            (entry.get("key", ""), entry["effect"]) for entry in c.pods()[0]["spec"]["tolerations"]
+        }
+        assert keys == {
+            ("", "NoSchedule"),
+            ("node.kubernetes.io/not-ready", "NoExecute"),
+            ("node.kubernetes.io/unreachable", "NoExecute"),
+            ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+            ("node.kubernetes.io/memory-pressure", "NoSchedule"),
+            ("node.kubernetes.io/pid-pressure", "NoSchedule"),
+            ("node.kubernetes.io/unschedulable", "NoSchedule"),
+            ("node.kubernetes.io/network-unavailable", "NoSchedule"),
+        }
+        await c.settle()
+        status = c.get("apps/daemonsets", "net")["status"]
+        assert (status["desiredNumberScheduled"], status["numberReady"]) == (3, 0)
+        assert len(c.events("SuccessfulCreate")) == 3
+
+
+async def test_a_silent_kubelet_makes_its_node_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "GRACE", 100.0)
+    async with cluster() as c:
+        for name in ("m1", "w1"):
+            c.add_node(name)
+        await c.until(lambda: not c.taints("w1"), "ready")
+        lease = {"metadata": {"name": "m1", "namespace": "kube-node-lease"}, "spec": {}}
+        c.registry.make(nodes.LEASES, lease)
+        beats = 0
+
+        def unreachable() -> bool:
+            nonlocal beats
+            beats += 1
+
+            def renew(obj: Obj) -> None:
+                obj["spec"]["renewTime"] = str(beats)
+
+            c.registry.patch(nodes.LEASES, "kube-node-lease", "m1", renew)
+            return ("unreachable", "NoExecute") in c.taints("w1")
+
+        await c.until(unreachable, "w1 is unreachable")
+        ready = [e for e in c.get(NODES, "w1", "")["status"]["conditions"] if e["type"] == "Ready"]
+        assert (ready[0]["status"], ready[0]["reason"]) == ("Unknown", "NodeStatusUnknown")
+        assert ready[0]["message"] == "Kubelet stopped posting node status."
+        assert c.taints("w1") == {("unreachable", "NoSchedule"), ("unreachable", "NoExecute")}
+        assert c.taints("m1") == set()
+        assert "Node w1 status is now: NodeNotReady" in c.events("NodeNotReady")
+
+
+async def test_pods_leave_a_node_that_they_do_not_tolerate_or_that_is_gone() -> None:
+    async with cluster() as c:
+        for name in ("w1", "w2"):
+            c.add_node(name)
+        await c.until(lambda: not c.taints("w1"), "ready")
+        c.add(PODS, "p", spec={"nodeName": "w1", "containers": [{"name": "c", "image": "x:1"}]})
+        c.add(PODS, "q", spec={"nodeName": "w2", "containers": [{"name": "c", "image": "x:1"}]})
+
+        def taint(obj: Obj) -> None:
+            obj["spec"]["taints"] = [{"key": "k", "effect": "NoExecute"}]
+
+        c.registry.patch(NODES, "", "w1", taint)
+        await c.until(lambda: c.get(PODS, "p")["metadata"].get("deletionTimestamp"), "eviction")
+        assert c.events("TaintManagerEviction") == ["Marking for deletion Pod default/p"]
+        c.registry.remove(NODES, "", "w2")
+        await c.until(lambda: not c.store.get(PODS, "default", "q"), "orphan is deleted")
+        assert c.events("RemovingNode") == ["Node w2 event: Removing Node w2 from Controller"]
+
+
+async def test_endpoints_follow_ready_pods() -> None:
+    async with cluster() as c:
+        c.add_node("w1")
+        spec = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}
+        service = c.add("/services", "web", spec=spec)
+        assert ipaddress.ip_address(service["spec"]["clusterIP"]) in ipaddress.ip_network(
+            "10.96.0.0/12"
+        )
+        c.add("apps/replicasets", "web", spec=workload(1))
+        await c.until(lambda: c.on() == ["w1"], "bound")
+        c.run(c.pods()[0], "10.244.0.9")
+        subsets = await c.until(lambda: c.get("/endpoints", "web").get("subsets"), "subsets")
+        assert [a["ip"] for a in subsets[0]["addresses"]] == ["10.244.0.9"]
+        assert subsets[0]["ports"] == [{"port": 80, "protocol": "TCP"}]
+        slices = c.store.items("discovery.k8s.io/endpointslices", "default")
+        mine = next(s for s in slices if s["metadata"]["name"].startswith("web-"))
+        assert mine["endpoints"][0]["addresses"] == ["10.244.0.9"]
+        c.registry.remove(PODS, "default", c.pods()[0]["metadata"]["name"])
+        await c.until(
+            lambda: "10.244.0.9" not in str(c.get("/endpoints", "web").get("subsets")),
+            "a terminating pod leaves",
+        )
+
+
+async def test_a_namespace_is_emptied_before_it_goes() -> None:
+    async with cluster() as c:
+        c.registry.make("/namespaces", {"metadata": {"name": "t"}})
+        await c.until(lambda: c.store.get("/serviceaccounts", "t", "default"), "account")
+        spec = {"nodeName": "w1", "containers": [{"name": "c", "image": "x:1"}]}
+        meta = {"name": "p", "namespace": "t"}
+        c.registry.make(PODS, {"metadata": meta, "spec": spec})
+        c.registry.remove("/namespaces", "", "t")
+        await c.until(lambda: not c.store.items("/configmaps", "t"), "content goes")
+        assert c.get("/namespaces", "t", "")["status"]["phase"] == "Terminating"
+        assert c.get(PODS, "p", "t")["metadata"]["deletionGracePeriodSeconds"] == 30
+        c.registry.remove(PODS, "t", "p", {"gracePeriodSeconds": 0})
+        await c.until(lambda: not c.store.get("/namespaces", "", "t"), "namespace goes")
+
+
+@pytest.mark.parametrize(("policy", "left"), [("Background", 0), ("Foreground", 0), ("Orphan", 1)])
+async def test_propagation_policies(policy: str, left: int) -> None:
+    async with cluster() as c:
+        c.add("apps/deployments", "web", spec=workload(0))
+        await c.until(lambda: c.store.items("apps/replicasets"), "replica set")
+        c.registry.remove("apps/deployments", "default", "web", {"propagationPolicy": policy})
+        await c.until(lambda: not c.store.items("apps/deployments"), "deployment goes")
+        await c.settle()
+        assert len(c.store.items("apps/replicasets")) == left
