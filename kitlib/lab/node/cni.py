@@ -1,0 +1,255 @@
+"""The container network interface of an emulated node: which file is in force, and what it does.
+
+The rule that decides everything is containerd's own: the first file by name in `/etc/cni/net.d`
+that parses. A left-over file of another plugin therefore wins or loses by its name, exactly as on
+a real host, and a pod is wired by whatever that file says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from kitlib.lab.hostapi import LabHost
+from kitlib.lab.node import datapath
+
+__all__ = [
+    "CALICO_BLOCK",
+    "CniConfig",
+    "CniError",
+    "HostLocal",
+    "Wire",
+    "config_in_force",
+    "subnet_env",
+    "wire",
+    "wire_remove",
+]
+
+NETWORKS = "/var/lib/cni/networks"
+CALICO_NODENAME = "/var/lib/calico/nodename"
+CALICO_BLOCK = "/var/lib/calico/ipam-block"
+"""The block that this node holds; the emulated calico-node writes it beside `nodename`."""
+_SUFFIXES = (".conf", ".conflist", ".json")
+
+
+class CniError(Exception):
+    """A pod could not be given a network; the text is what containerd passes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class CniConfig:
+    """One CNI configuration: the file it came from, the network's name and its plugins."""
+
+    path: Path
+    name: str
+    plugins: tuple[Mapping[str, Any], ...]
+
+    @property
+    def kind(self) -> str:
+        """The type of the first plugin, which makes the interface."""
+        return str(self.plugins[0].get("type", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What a pod was given: its address, and where the address must be given back."""
+
+    address: str
+    ipam: Path = field(default=Path())
+
+
+def config_in_force(directory: Path) -> CniConfig | None:
+    """Return the configuration that the runtime uses: the first by name that parses."""
+    if not directory.is_dir():
+        return None
+    for path in sorted(directory.iterdir()):
+        if path.suffix not in _SUFFIXES or not path.is_file():
+            continue
+        try:
+            data = json.loads(path.read_text())
+            plugins = tuple(data["plugins"] if path.suffix == ".conflist" else [data])
+            if plugins and all(item.get("type") for item in plugins):
+                return CniConfig(path, str(data.get("name", "")), plugins)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None
+
+
+def subnet_env(path: Path) -> dict[str, str]:
+    """Return the settings that flannel's agent left for its CNI plugin.
+
+    Raises:
+        CniError: The agent has not written them (yet).
+    """
+    try:
+        text = path.read_text()
+    except OSError:
+        raise CniError(f"open {path}: no such file or directory") from None
+    return dict(line.split("=", 1) for line in text.split() if "=" in line)
+
+
+class HostLocal:
+    """Addresses from one range, kept as files so that a restart does not hand one out twice.
+
+    Args:
+        directory: Where the network's reservations lie, one file an address.
+        subnet: The range; its first address is the gateway.
+    """
+
+    def __init__(self, directory: Path, subnet: IPv4Network) -> None:
+        self._directory = directory
+        self._subnet = subnet
+        self.gateway = IPv4Interface((subnet.network_address + 1, subnet.prefixlen))
+
+    def reserve(self, owner: str, first: int = 2) -> IPv4Address:
+        """Return a free address and remember its owner, going round from the last one given.
+
+        Args:
+            owner: The sandbox's id.
+            first: Offset of the range's first usable address.
+
+        Raises:
+            CniError: Every address is taken.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        last = self._directory / "last_reserved_ip.0"
+        low = int(self._subnet.network_address) + first
+        high = int(self._subnet.broadcast_address) - (1 if first else 0)
+        count = high - low + 1
+        start = low
+        if last.exists():
+            start = int(IPv4Address(last.read_text().strip())) + 1
+        for step in range(count):
+            address = IPv4Address(low + (start - low + step) % count)
+            try:
+                with (self._directory / str(address)).open("x") as reservation:
+                    reservation.write(f"{owner}\r\neth0")
+            except FileExistsError:
+                continue
+            last.write_text(str(address))
+            return address
+        ends = f"{self.gateway.ip}-{IPv4Address(high)}"
+        raise CniError(
+            f"failed to allocate for range 0: no IP addresses available in range set: {ends}"
+        )
+
+
+async def wire(
+    host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path = Path("/")
+) -> Wire:
+    """Give a pod's namespace its interface and address by the configuration in force.
+
+    Args:
+        host: The node.
+        config: The configuration in force.
+        netns: The pod's network namespace, which exists.
+        owner: The sandbox's id.
+        pod: `namespace/name`.
+        root: The directory that stands for `/`.
+
+    Raises:
+        CniError: The plugin could not do it; the text names the plugin.
+    """
+    kind = config.kind
+    if kind not in _PLUGINS or not (root / "opt/cni/bin" / kind).exists():
+        raise CniError(f'failed to find plugin "{kind}" in path [/opt/cni/bin]')
+    try:
+        return await _PLUGINS[kind](host, config, netns, owner, pod, root)
+    except CniError as failed:
+        raise CniError(f'plugin type="{kind}" failed (add): {failed}') from None
+
+
+async def wire_remove(host: LabHost, netns: str, given: Wire | None) -> None:
+    """Remove a pod's namespace and give its address back."""
+    await host.run("sh", "-e", check=False, input=datapath.detach(netns))
+    if given is not None and given.address:
+        (given.ipam / given.address).unlink(missing_ok=True)
+
+
+async def _flannel(
+    host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path
+) -> Wire:
+    env = subnet_env(root / "run/flannel/subnet.env")
+    delegate = config.plugins[0].get("delegate") or {}
+    network = IPv4Network(env["FLANNEL_NETWORK"])
+    plugin = {
+        "bridge": delegate.get("bridge", "cni0"),
+        "isGateway": True,
+        "hairpinMode": delegate.get("hairpinMode", False),
+        "mtu": int(env["FLANNEL_MTU"]),
+        "ipam": {
+            "subnet": str(IPv4Interface(env["FLANNEL_SUBNET"]).network),
+            "routes": [{"dst": str(network)}],
+        },
+    }
+    delegated = CniConfig(config.path, config.name, (plugin,))
+    return await _bridge(host, delegated, netns, owner, pod, root)
+
+
+async def _bridge(
+    host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path
+) -> Wire:
+    del pod
+    plugin = config.plugins[0]
+    ipam = plugin.get("ipam") or {}
+    ranges = ipam.get("ranges") or [[{}]]
+    subnet = ipam.get("subnet") or ranges[0][0].get("subnet")
+    if not subnet:
+        raise CniError("no IP ranges specified")
+    directory = root / NETWORKS.lstrip("/") / config.name
+    local = HostLocal(directory, IPv4Network(subnet))
+    address = local.reserve(owner)
+    routes = tuple(IPv4Network(item["dst"]) for item in ipam.get("routes") or ())
+    port = datapath.BridgePort(
+        bridge=str(plugin.get("bridge", "cni0")),
+        gateway=local.gateway,
+        address=IPv4Interface((address, local.gateway.network.prefixlen)),
+        veth=f"veth{secrets.token_hex(4)}",
+        mtu=int(plugin.get("mtu") or 0),
+        hairpin=bool(plugin.get("hairpinMode")),
+        routes=tuple(route for route in routes if route.prefixlen),
+    )
+    result = await host.run("sh", "-e", check=False, input=datapath.bridge_attach(netns, port))
+    if not result.ok:
+        (directory / str(address)).unlink(missing_ok=True)
+    if result.exit_status == datapath.BRIDGE_CONFLICT:
+        raise CniError(
+            f'failed to set bridge addr: "{port.bridge}" already has an IP address '
+            f"different from {port.gateway}"
+        )
+    if not result.ok:
+        raise CniError(result.tail(1))
+    return Wire(str(address), directory)
+
+
+async def _calico(
+    host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path
+) -> Wire:
+    if not (root / CALICO_NODENAME.lstrip("/")).exists():
+        raise CniError(
+            f"stat {CALICO_NODENAME}: no such file or directory: check that the calico/node "
+            "container is running and has mounted /var/lib/calico/"
+        )
+    block = root / CALICO_BLOCK.lstrip("/")
+    if not block.exists():
+        raise CniError("failed to request IPv4 addresses: no configured Calico pools")
+    directory = root / NETWORKS.lstrip("/") / config.name
+    address = HostLocal(directory, IPv4Network(block.read_text().strip())).reserve(owner, first=0)
+
+    digest = hashlib.sha1(pod.replace("/", ".").encode(), usedforsecurity=False).hexdigest()
+    mtu = int(config.plugins[0].get("mtu") or 1500)
+    script = datapath.routed_attach(netns, f"cali{digest[:11]}", str(address), mtu)
+    result = await host.run("sh", "-e", check=False, input=script)
+    if not result.ok:
+        (directory / str(address)).unlink(missing_ok=True)
+        raise CniError(result.tail(1))
+    return Wire(str(address), directory)
+
+
+_PLUGINS = {"flannel": _flannel, "bridge": _bridge, "calico": _calico}
