@@ -30,10 +30,11 @@ check: $(VENV)/.installed  ## Lint, format and types.
 unit: $(VENV)/.installed  ## Run the tests; TESTS="..." narrows them.
 	$(BIN)/python -m pytest $(TESTS)
 
-lock:  ## Pin what pyproject.toml allows, as of today, in requirements.lock.
+lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest supported one.
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[lab,test,dev]'
-	( echo '# Every package of the environment, pinned by `make lock`; pyproject.toml says what is wanted.'; \
+	( echo '# Every package of the environment, pinned by `make lock` with the oldest supported Python.'; \
+	  echo '# pyproject.toml says what is wanted.'; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude cluster-network-kit ) > requirements.lock
 	rm -rf $(VENV)-lock build *.egg-info
 

@@ -121,7 +121,7 @@ class HostKeyError(ConnectError):
 
 
 class HostLoginError(ConnectError):
-    """The host answered and refused the login. Never retried."""
+    """The host refused the login, or the key for it is missing. Never retried."""
 
     kind = "a host refused the login"
     transient = False

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 from kubernetes import client, config
 from kubernetes.stream import stream
-from websocket import WebSocketException
+from websocket import WebSocketBadStatusException, WebSocketException
 
 from kitlib.command import Cmd
 from kitlib.errors import ApiError, CommandError, ParseError
@@ -188,8 +188,7 @@ class Kube:
                 **options,
             )
         except client.ApiException as error:
-            status = int(error.status or 0)
-            raise ApiError(f"exec in {namespace}/{pod}: {error.reason}", status=status) from error
+            raise self._exec_refusal(f"exec in {namespace}/{pod}", error) from error
         try:
             channel.run_forever(timeout=timeout)
             if channel.is_open():
@@ -200,7 +199,8 @@ class Kube:
             # Without the status that ends an exec, the client fails while it looks for one.
             raise ApiError(f"exec in {namespace}/{pod}: broke off: {error}") from error
         finally:
-            channel.close()
+            channel.close(timeout=1)
+            channel.sock.shutdown()  # close() leaves it open where the server closed first
         return CommandResult(
             host=f"{namespace}/{pod}",
             command=str(cmd),
@@ -255,13 +255,26 @@ class Kube:
     @classmethod
     def _refusal(cls, what: str, response: urllib3.BaseHTTPResponse) -> ApiError:
         text = cls._body(what, response).decode(errors="replace")
+        return cls._status_error(what, response.status, text)
+
+    @classmethod
+    def _exec_refusal(cls, what: str, error: client.ApiException) -> ApiError:
+        """Return the API's own words: the client has them only inside its handshake's error."""
+        cause = error.__context__
+        if not isinstance(cause, WebSocketBadStatusException):
+            return ApiError(f"{what}: {error.reason}", status=int(error.status or 0))
+        body = cause.resp_body or b""
+        return cls._status_error(what, cause.status_code, body.decode(errors="replace"))
+
+    @staticmethod
+    def _status_error(what: str, status: int, text: str) -> ApiError:
         try:
             answer = json.loads(text)
             message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
         except (ValueError, AttributeError):
             message, reason = text[:200], ""
-        kind = WatchExpired if response.status == 410 else ApiError
-        return kind(f"{what}: {message or response.status}", status=response.status, reason=reason)
+        kind = WatchExpired if status == 410 else ApiError
+        return kind(f"{what}: {message or status}", status=status, reason=reason)
 
     @staticmethod
     def _watch_event(path: str, line: bytes) -> Obj:

@@ -208,7 +208,7 @@ class Ssh:
         arguments: dict[str, Any] = {"banner_timeout": 30, "auth_timeout": 30}
         if target.identity_file is not None:
             if not target.identity_file.is_file():
-                raise ConnectError(
+                raise HostLoginError(
                     f"{target.name}: no such private key: {target.identity_file}",
                     remedy="name an existing key as ssh.identity_file in the parameters",
                 )

@@ -7,8 +7,11 @@ left; so this stage asks for more before it says PASS.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from kitlib import checks
+from kitlib.command import Cmd
+from kitlib.facts import HostFacts
 from kitlib.model import Check
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
@@ -42,7 +45,20 @@ class Ready(Stage):
         objects = wait_for_workloads(ctx, ctx.plugin.workloads, seconds=limit)
         judged += checks.workloads(objects, ctx.plugin, nodes=len(nodes))
         judged += steady(ctx)
-        return [*judged, *checks.cni(ctx.facts(fresh=True), ctx.plugin)]
+        facts = ctx.facts(fresh=True)
+        _note_configurations(ctx, facts)
+        return [*judged, *checks.cni(facts, ctx.plugin)]
+
+
+def _note_configurations(ctx: Context, facts: Mapping[str, HostFacts]) -> None:
+    """Write into the journal when each host's CNI configuration was written, by the file's time."""
+    for name, here in facts.items():
+        if here.cni.in_force is not None:
+            path = f"/etc/cni/net.d/{here.cni.in_force.name}"
+            found = ctx.read(name, Cmd.of("stat", "-c", "%.Y", path))
+            if found.ok:
+                written = {"path": path, "modified": float(found.stdout)}
+                ctx.journal.event("snapshot", host=name, cni_configuration=written)
 
 
 def steady(ctx: Context) -> list[Check]:

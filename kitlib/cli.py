@@ -1,0 +1,448 @@
+"""The `kit` command: a thin skin over the library; its exit codes are those of errors.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kitlib import __version__
+from kitlib.errors import Interrupted, KitError, ParamsError, exit_codes
+
+__all__ = ["app", "main"]
+
+LAB_PARAMS = Path("params/lab.yaml")
+
+app = typer.Typer(
+    help="Build Kubernetes clusters with kubeadm over SSH, and measure their pod network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: "
+    + "; ".join(f"{code} {meaning}" for code, meaning in exit_codes().items())
+    + ".",
+)
+lab_app = typer.Typer(
+    help="Throw-away hosts on this machine, to practise and test on: no root, no containers.",
+    no_args_is_help=True,
+)
+app.add_typer(lab_app, name="lab")
+
+ParamsArg = Annotated[Path, typer.Argument(help="The parameter file.", show_default=False)]
+Plugin = Annotated[
+    str | None, typer.Option(help="Another network plugin than the file names.", metavar="NAME")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
+Rebuild = Annotated[
+    bool, typer.Option("--rebuild", help="Reset and build anew what is as wanted already.")
+]
+LabParams = Annotated[
+    Path, typer.Option("--params", help="The parameter file whose hosts the lab provides.")
+]
+TimeFactor = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="What emulated times are multiplied by; 1 is the recorded time."
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        out().print(f"kit {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def build(
+    params: ParamsArg,
+    plugin: Plugin = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(help="One address or file to apply as the plugin.", metavar="WHERE"),
+    ] = None,
+    dry_run: DryRun = False,
+    rebuild: Rebuild = False,
+) -> None:
+    """Build the cluster with the bootstrap notebooks, then measure it with the diagnostic ones.
+
+    Run again, it goes on from what is true on the hosts; what is as wanted is left alone.
+    """
+    overrides = {"plugin": plugin, "plugin_manifest": manifest}
+    _build(params, overrides, dry_run=dry_run, rebuild=rebuild)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="preflight, reset, packages, init, network, ...")],
+    params: ParamsArg,
+    plugin: Plugin = None,
+    dry_run: DryRun = False,
+    rebuild: Rebuild = False,
+) -> None:
+    """Run one stage without its notebook."""
+    from kitlib.model import Verdict
+    from kitlib.progress import Follower
+    from kitlib.session import Session
+    from kitlib.stages import get_stage
+
+    get_stage(name)
+    given = _given({"plugin": plugin})
+    with Session.open(params, dry_run=dry_run, rebuild=rebuild, overrides=given) as session:
+        try:
+            with Follower(session.journal.path, out()):
+                outcome = session.stage(name)
+        except KitError as error:
+            stopped = isinstance(error, Interrupted)
+            verdict = Verdict.INTERRUPTED if stopped else Verdict.FAIL
+            session.finish(verdict, error.message.splitlines()[0])
+            _where(session.journal.path)
+            raise
+        session.finish(outcome.verdict, outcome.reason)
+        for check in outcome.checks:
+            out().print(f"  {check}", soft_wrap=True, highlight=False)
+        _where(session.journal.path)
+        out().print(f"{name}: {outcome.verdict.value}", highlight=False)
+
+
+@app.command()
+def trust(
+    params: ParamsArg,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
+) -> None:
+    """Show the hosts' SSH keys, and remember those that you accept.
+
+    Compare each fingerprint with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on
+    the host itself. A key that differs from the remembered one is never replaced here.
+    """
+    from kitlib.params import load
+    from kitlib.session import DEFAULT_KNOWN_HOSTS, find_params
+    from kitlib.ssh import fetch_host_key, known_keys
+
+    loaded = load(find_params(params))
+    file = loaded.ssh.known_hosts or DEFAULT_KNOWN_HOSTS
+    fresh = []
+    table = Table("host", "address", "key", "fingerprint", "state")
+    for host in loaded.hosts:
+        key = fetch_host_key(host, timeout=loaded.ssh.connect_timeout)
+        known = known_keys(file, host)
+        state = "known" if key.blob in known else "CHANGED" if known else "new"
+        if state == "new":
+            fresh.append(key)
+        table.add_row(host.name, f"{host.address}:{host.port}", key.kind, key.fingerprint, state)
+        if state == "CHANGED":
+            out().print(table)
+            raise ParamsError(
+                f"{host.name}: its key differs from the one in {file}",
+                remedy="find out why; if the host was reinstalled, remove its line there first",
+            )
+    out().print(table)
+    if not fresh:
+        out().print(f"Nothing new; the known keys are in {file}.")
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ParamsError(
+                "trust: no terminal to ask on", remedy="compare the fingerprints, then use --yes"
+            )
+        typer.confirm(f"Remember {len(fresh)} new key(s) in {file}?", abort=True)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with file.open("a") as handle:
+        handle.writelines(f"{key.line}\n" for key in fresh)
+    out().print(f"{len(fresh)} key(s) remembered in {file}.")
+
+
+@app.command()
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="One plugin, whole.")] = None,
+) -> None:
+    """List the network plugins of the catalogue, or show one."""
+    import yaml
+
+    from kitlib.plugins import catalogue, get
+
+    if name:
+        fields = get(name).model_dump(mode="json")
+        out().print(yaml.safe_dump(fields, sort_keys=False, width=100), highlight=False)
+        return
+    table = Table("plugin", "datapath", "Kubernetes", "pod CIDR", "policy", "state")
+    for plugin in catalogue().values():
+        table.add_row(
+            plugin.name,
+            plugin.datapath,
+            f"{plugin.kubernetes.min} to {plugin.kubernetes.max}",
+            str(plugin.pod_cidr.default),
+            "yes" if plugin.network_policy else "no",
+            f"{plugin.status.state}, {plugin.status.latest} of {plugin.status.released}",
+        )
+    out().print(table)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+) -> None:
+    """Write a run's report.html again, from its record alone."""
+    from kitlib.report import write_report
+
+    if not (run_dir / "run.json").is_file():
+        raise ParamsError(f"{run_dir}: no run.json in it: a run directory is wanted")
+    out().print(str(write_report(run_dir)), soft_wrap=True)
+
+
+@app.command()
+def notebook(
+    params: Annotated[Path, typer.Argument(help="Checked before JupyterLab starts.")] = LAB_PARAMS,
+    port: Annotated[int, typer.Option(help="The port of JupyterLab.")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Open JupyterLab on the notebooks: the same ones, cell by cell, by hand."""
+    from kitlib.notebooks import notebook_root
+    from kitlib.params import load
+    from kitlib.session import find_params
+
+    loaded = load(find_params(params))
+    root = notebook_root().parent
+    out().print(f"Cluster {loaded.cluster}; begin with notebooks/bootstrap/01_preflight.ipynb")
+    arguments = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    arguments += [f"--port={port}", "--LabApp.default_url=/lab/tree/notebooks/README.md"]
+    arguments += [] if browser else ["--no-browser"]
+    arguments += ["--allow-root"] if os.geteuid() == 0 else []
+    raise typer.Exit(subprocess.call(arguments))
+
+
+@app.command()
+def demo(
+    params: LabParams = LAB_PARAMS,
+    time_factor: TimeFactor = 0.2,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running.")] = False,
+) -> None:
+    """Bring the lab up, build a cluster in it, measure it, take the lab down, print the report."""
+    from kitlib.lab import verbs
+
+    spec, state_dir = _lab(params)
+    was_up = verbs.status(state_dir).running
+    out().print(verbs.up(spec, state_dir=state_dir, time_factor=time_factor).summary)
+    try:
+        verdict, path = _build(params, {}, dry_run=False, rebuild=False, quiet=True)
+    finally:
+        if not keep and not was_up:
+            out().print(verbs.down(state_dir).summary)
+    out().print(f"{verdict}\n{path}", soft_wrap=True, highlight=False)
+
+
+@lab_app.command("up")
+def lab_up(params: LabParams = LAB_PARAMS, time_factor: TimeFactor = 0.2) -> None:
+    """Start the lab's hosts."""
+    from kitlib.lab import verbs
+
+    spec, state_dir = _lab(params)
+    now = verbs.up(spec, state_dir=state_dir, time_factor=time_factor)
+    out().print(now.summary)
+    _lab_table(now)
+
+
+@lab_app.command("down")
+def lab_down(params: LabParams = LAB_PARAMS) -> None:
+    """End the lab and all that is in it."""
+    from kitlib.lab import verbs
+
+    out().print(verbs.down(_lab(params)[1]).summary)
+
+
+@lab_app.command("status")
+def lab_status(params: LabParams = LAB_PARAMS) -> None:
+    """Show the lab's hosts and the faults that are switched on."""
+    from kitlib.lab import verbs
+
+    now = verbs.status(_lab(params)[1])
+    out().print(now.summary)
+    if now.running:
+        _lab_table(now)
+
+
+@lab_app.command("ssh")
+def lab_ssh(
+    host: Annotated[str, typer.Argument(help="The host's name.")],
+    command: Annotated[list[str] | None, typer.Argument(help="Run this and return.")] = None,
+    params: LabParams = LAB_PARAMS,
+) -> None:
+    """Log in to a lab host, as root."""
+    from kitlib.lab import verbs
+
+    line = " ".join(command) if command else None
+    raise typer.Exit(verbs.ssh(_lab(params)[1], host, line))
+
+
+@lab_app.command("break")
+def lab_break(
+    fault: Annotated[str | None, typer.Argument(help="The fault; none lists them.")] = None,
+    host: Annotated[str, typer.Option(help="The host; empty takes a fitting one.")] = "",
+    params: LabParams = LAB_PARAMS,
+) -> None:
+    """Break something on purpose, to see it found."""
+    from kitlib.lab import verbs
+
+    if fault is None:
+        table = Table("fault", "what it does", "how")
+        for name, each in verbs.faults().items():
+            table.add_row(name, each.summary, "real" if each.real else "emulated")
+        out().print(table)
+        return
+    where = verbs.break_(_lab(params)[1], fault, host)
+    out().print(f"{where}: {fault} is on; `kit lab heal` undoes it")
+
+
+@lab_app.command("heal")
+def lab_heal(
+    fault: Annotated[str, typer.Argument(help="The fault; none heals all.")] = "",
+    host: Annotated[str, typer.Option(help="The host; empty means all.")] = "",
+    params: LabParams = LAB_PARAMS,
+) -> None:
+    """Undo what `kit lab break` did."""
+    from kitlib.lab import verbs
+
+    healed = verbs.heal(_lab(params)[1], fault, host)
+    for where, name in healed:
+        out().print(f"{where}: {name} is off")
+    if not healed:
+        out().print("nothing was broken")
+
+
+def main() -> None:
+    """Run the `kit` command; whatever fails ends in one message and the exit code of its kind."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(standalone_mode=False)
+    except KitError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        _fail(Interrupted("interrupted"))
+    except typer.Abort:
+        _fail(Interrupted("nothing was done"))
+    except Exception as error:
+        shown: Any = getattr(error, "show", None)  # a usage error of the command line
+        if shown is None:
+            if os.environ.get("KIT_TRACEBACK"):
+                raise
+            _fail(
+                KitError(
+                    f"{type(error).__name__}: {error}",
+                    remedy="this is a defect: KIT_TRACEBACK=1 shows where; please report it",
+                )
+            )
+        shown()
+        sys.exit(ParamsError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def out() -> Console:
+    """Return the console for results; a fresh one, so that redirection at run time holds."""
+    return Console(highlight=False, markup=False)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _fail(error: KitError) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"{type(error).kind}:", style="bold red", markup=False)
+    console.print(str(error), markup=False)
+    for line in _hints(str(error)):
+        console.print(line, markup=False)
+    sys.exit(error.exit_code)
+
+
+def _hints(text: str) -> Iterator[str]:
+    from kitlib.hints import explain
+
+    for hint in explain(text):
+        yield f"  likely cause: {hint.cause}\n  what to do: {hint.remedy}"
+
+
+def _build(
+    params: Path, overrides: dict[str, Any], *, dry_run: bool, rebuild: bool, quiet: bool = False
+) -> tuple[str, Path]:
+    from kitlib.pipeline import build as run_build
+    from kitlib.progress import Follower
+    from kitlib.session import Session
+
+    given = _given(overrides)
+    with Session.open(params, dry_run=dry_run, rebuild=rebuild, overrides=given) as session:
+        try:
+            with Follower(session.journal.path, out()):
+                done = run_build(session)
+        except KitError:
+            _where(session.journal.path)
+            raise
+        if not quiet:
+            out().print(f"{done.verdict.value}\n{done.report}", soft_wrap=True, highlight=False)
+        return done.verdict.value, done.report
+
+
+def _where(run_dir: Path) -> None:
+    out().print(f"record: {run_dir}", soft_wrap=True, highlight=False)
+
+
+def _given(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in overrides.items() if value is not None}
+
+
+def _lab(params: Path) -> tuple[Any, Path]:
+    """Return the lab that provides a parameter file's hosts, and its state directory.
+
+    Raises:
+        ParamsError: The parameters are wrong, or name hosts that no lab can provide.
+    """
+    from kitlib.lab.spec import MANIFEST_PORT, build_spec
+    from kitlib.params import load
+    from kitlib.session import find_params
+
+    loaded = load(find_params(params))
+    foreign = [host.name for host in loaded.hosts if host.address not in ("127.0.0.1", "localhost")]
+    if foreign:
+        raise ParamsError(
+            f"{params}: {', '.join(foreign)}: not on 127.0.0.1, so no lab provides them",
+            remedy="the lab serves parameter files like params/lab.yaml",
+        )
+    address = urlsplit(loaded.plugin_source)
+    spec = build_spec(
+        loaded.cluster,
+        [(host.name, host.role.value, host.port) for host in loaded.hosts],
+        manifest_port=(address.port if address.hostname else None) or MANIFEST_PORT,
+    )
+    return spec, loaded.source.parent.parent / ".lab"
+
+
+def _lab_table(now: Any) -> None:
+    table = Table("host", "role", "SSH", "lab address", "state", "faults")
+    for host in now.hosts:
+        spec = host.spec
+        table.add_row(
+            spec.name,
+            spec.role,
+            f"127.0.0.1:{spec.ssh_port}",
+            spec.address,
+            host.state,
+            ", ".join(host.faults),
+        )
+    out().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Fresh measurements from a living cluster, written as samples into a run directory.
+
+Each round measures every ordered pair of nodes twice, one right after the other: pod to pod, and
+host to host as the baseline. So a plugin's cost is a difference within the same round, and a
+machine that is slow for a while is slow for both.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import permutations
+
+from kitlib.errors import CommandError, PreconditionError
+from kitlib.frames import write_samples
+from kitlib.journal import Journal
+from kitlib.kube import Obj
+from kitlib.probes import ping
+from kitlib.session import Session
+from kitlib.stages.probe_pods import ProbeSet, probe_pods
+
+__all__ = ["STAGE", "measure_latency"]
+
+STAGE = "latency"
+"""The name under which the journal keeps what happens here."""
+
+
+def measure_latency(session: Session, rounds: int) -> int:
+    """Return how many samples were taken and written to samples/ping/, one part a round.
+
+    Args:
+        session: An open session on a living cluster.
+        rounds: How often every pair is measured.
+
+    Raises:
+        PreconditionError: A probe pod does not run, or `rounds` is less than 1.
+        KitError: The API or a host failed meanwhile; finished rounds are kept, the pods are gone.
+    """
+    if rounds < 1:
+        raise PreconditionError(f"rounds: {rounds}: at least 1 round is needed")
+    ctx, journal = session.context, session.journal
+    ctx.read_only = session.dry_run
+    journal.stage = STAGE
+    journal.event("measure.started", rounds=rounds, packets=session.params.probe.samples)
+    ctx.facts()
+    taken = 0
+    probes = ProbeSet.of(ctx)
+    with probe_pods(ctx, probes) as pods:
+        addresses = _addresses(pods, probes)
+        first = _next_round(journal)
+        for number in range(first, first + rounds):
+            rows = _round(session, probes, addresses, number, f"{number - first + 1} of {rounds}")
+            write_samples(journal.path / "samples" / "ping" / f"{number}.parquet", rows)
+            taken += len(rows)
+    journal.event("measure.ended", samples=taken)
+    return taken
+
+
+def _addresses(pods: list[Obj], probes: ProbeSet) -> dict[str, str]:
+    found = {pod["spec"]["nodeName"]: pod.get("status", {}).get("podIP", "") for pod in pods}
+    missing = [node for node in probes.nodes if not found.get(node)]
+    if missing:
+        raise PreconditionError(
+            f"{', '.join(missing)}: the probe pod has no address",
+            remedy="run the verify stage: it says why pods do not start",
+        )
+    return found
+
+
+def _round(
+    session: Session, probes: ProbeSet, pods: dict[str, str], number: int, shown: str
+) -> list[dict[str, object]]:
+    """Return the rows of one round. One pair at a time: in the lab the nodes share the cores."""
+    hosts = {host.name: host.node_address for host in session.inventory}
+    probe = session.params.probe
+    rows: list[dict[str, object]] = []
+    for source, target in permutations(probes.nodes, 2):
+        session.context.waiting(source, f"round {shown}: pinging {target}")
+        for path, addresses in (("pod", pods), ("host", hosts)):
+            cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
+            started = time.time()
+            if path == "pod":
+                result = session.kube(wait=10).exec(
+                    probes.namespace, f"probe-{source}", cmd, timeout=cmd.timeout or 60
+                )
+            else:
+                result = session.quietly(source, cmd)
+            try:
+                samples = ping.parse(result.stdout + result.stderr, count=probe.samples + 1)
+            except Exception as error:
+                raise CommandError(source, str(cmd), result.exit_status, result.tail()) from error
+            rows += ping.rows(
+                samples,
+                round=number,
+                src=source,
+                dst=target,
+                src_ip=addresses[source],
+                dst_ip=addresses[target],
+                path=path,
+                started=started,
+                interval=probe.interval,
+            )
+    return rows
+
+
+def _next_round(journal: Journal) -> int:
+    done = [int(path.stem) for path in (journal.path / "samples" / "ping").glob("*.parquet")]
+    return max(done, default=-1) + 1

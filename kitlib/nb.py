@@ -1,0 +1,380 @@
+"""What the notebooks import, and all that they import: a run, its stages, its tables and charts.
+
+Nothing here decides anything: it shows what the library returns. Tables render as HTML in
+JupyterLab and as aligned text elsewhere, so that executed copies read well in any viewer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.display import display
+
+from kitlib.errors import ChecksFailed, PreconditionError
+from kitlib.model import Check, Status, failed
+from kitlib.progress import Board, describe, read_lines
+from kitlib.runs import Run, load_run
+from kitlib.session import Session
+from kitlib.stages import StageRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["Bound", "Rows", "Step", "open_run", "show"]
+
+_COLOURS = {"PASS": "#1a7f37", "FAIL": "#cf222e", "WARN": "#9a6700", "SKIP": "#57606a"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A small table for a notebook.
+
+    Attributes:
+        head: Column names.
+        rows: Cell texts.
+        caption: One line above the table.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+    def __repr__(self) -> str:
+        """Return the table as aligned text."""
+        if not self.rows:
+            return self.caption
+        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (self.head, *self.rows)
+        ]
+        return "\n".join([self.caption, *lines] if self.caption else lines)
+
+    def _repr_html_(self) -> str:
+        caption = f"<p>{escape(self.caption)}</p>" if self.caption else ""
+        if not self.rows:
+            return caption
+        left = 'style="text-align:left;vertical-align:top"'
+        head = "".join(f"<th {left}>{escape(name)}</th>" for name in self.head)
+        body = "".join(
+            "<tr>" + "".join(f"<td {left}>{_cell(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows
+        )
+        return f"{caption}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def open_run(params: str, *, run_dir: str = "", dry_run: bool = False) -> Bound:
+    """Return the run that this notebook is bound to; showing it says to what.
+
+    Args:
+        params: The parameter file; a relative one is looked for in the parent folders too.
+        run_dir: The run directory to go on in; empty joins the newest run begun by hand with these
+            parameters, or begins a new one.
+        dry_run: Plan only.
+
+    Raises:
+        ParamsError: The parameters or the run directory are wrong; all problems at once.
+    """
+    return Bound(Session.open(params, run_dir=run_dir, dry_run=dry_run, by_hand=True))
+
+
+class Bound:
+    """A run, as a notebook sees it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __repr__(self) -> str:
+        """Return what the notebook is bound to."""
+        return repr(self._rows())
+
+    def _repr_html_(self) -> str:
+        return self._rows()._repr_html_()
+
+    def stage(self, name: str) -> Step:
+        """Return one stage, to be taken step by step: preconditions, plan, apply, validate."""
+        return Step(self.session, name)
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.session.journal.path
+
+    def need_watch(self, *, fresh: bool = False) -> Rows:
+        """Say what the run recorded of the nodes; with `fresh` read the living cluster first.
+
+        Raises:
+            PreconditionError: The run has no record of nodes.
+        """
+        if fresh:
+            with _Live(self.path):
+                self.session.read_objects()
+        seen = len(self._run().watch("nodes"))
+        if not seen:
+            raise PreconditionError(
+                f"{self.path}: no record of nodes in this run",
+                remedy="name the run directory of a build, or set fresh = True",
+            )
+        return Rows((), (), f"{seen} changes of nodes on record.")
+
+    def readiness_figure(self) -> Figure | None:
+        """Return the waterfall of the nodes; None when no node ever registered."""
+        from kitlib.diagnosis import summary
+
+        return summary.readiness_figure(self._run())
+
+    def readiness_table(self) -> pd.DataFrame:
+        """Return when each node reached each moment."""
+        from kitlib.diagnosis import summary
+
+        return summary.readiness_table(self._run())
+
+    def readiness_verdict(self) -> Rows:
+        """Judge the nodes' way to Ready.
+
+        Raises:
+            ChecksFailed: A node is not Ready, or a phase took far too long.
+        """
+        from kitlib.diagnosis import summary
+
+        return _judged("node readiness", summary.readiness_checks(self._run()))
+
+    def need_samples(self, *, fresh: bool) -> Rows:
+        """Say whether there is something to chart: a living cluster, or samples in the run.
+
+        Raises:
+            ApiError: `fresh`, and the cluster does not answer.
+            PreconditionError: Not `fresh`, and the run has no samples.
+        """
+        if fresh:
+            return Rows((), (), f"The API answers at {self.session.kube(wait=10).server}.")
+        count = len(list((self.path / "samples").glob("*/*.parquet")))
+        if not count:
+            raise PreconditionError(
+                f"{self.path}: no samples in this run", remedy="set fresh = True to take some"
+            )
+        return Rows((), (), f"{count} round(s) of samples on record.")
+
+    def measure_latency(self, *, rounds: int, fresh: bool) -> Rows:
+        """Take fresh samples of every ordered pair; nothing when not `fresh`."""
+        if not fresh:
+            return Rows((), (), "Not asked for: the samples of the run are charted.")
+        from kitlib.measure import measure_latency
+
+        with _Live(self.path):
+            taken = measure_latency(self.session, rounds)
+        return Rows((), (), f"{taken} samples taken in {rounds} round(s).")
+
+    def latency_figure(self) -> Figure | None:
+        """Return the heat maps of pods and hosts; None without samples."""
+        from kitlib.diagnosis import summary
+
+        return summary.latency_figure(self._run())
+
+    def latency_distribution(self) -> Figure | None:
+        """Return the distribution of round-trip times; None without samples."""
+        from kitlib.diagnosis import summary
+
+        return summary.latency_distribution(self._run())
+
+    def latency_table(self) -> pd.DataFrame:
+        """Return every ordered pair's percentiles and loss."""
+        from kitlib.diagnosis import summary
+
+        return summary.latency_table(self._run())
+
+    def latency_verdict(self) -> Rows:
+        """Judge the latencies.
+
+        Raises:
+            ChecksFailed: Packets were lost, or a pair is far slower than the others.
+        """
+        from kitlib.diagnosis import summary
+
+        return _judged("pod latency", summary.latency_checks(self._run()))
+
+    def _run(self) -> Run:
+        return load_run(self.path)
+
+    def _rows(self) -> Rows:
+        params = self.session.params
+        hosts = ", ".join(f"{host.name} ({host.role.value})" for host in params.hosts)
+        facts = (
+            ("parameters", str(params.source)),
+            ("cluster", params.cluster),
+            ("hosts", hosts),
+            ("Kubernetes", params.kubernetes_version),
+            ("plugin", f"{self.session.plugin.title}, pod CIDR {params.effective_pod_cidr}"),
+            ("dry run", "yes: nothing will be changed" if self.session.dry_run else "no"),
+            ("run directory", str(self.path)),
+        )
+        return Rows(("bound to", ""), facts)
+
+
+class Step:
+    """One stage in a notebook; every method shows its result and raises when it failed."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self._session = session
+        self._name = name
+        self._run: StageRun | None = None
+
+    def preconditions(self) -> Rows:
+        """Judge what must hold first; a failure stops here and nothing was changed."""
+        self._run = self._session.begin(self._name)
+        with _Live(self._session.journal.path):
+            return _check_rows(self._run.preconditions())
+
+    def plan(self) -> Rows:
+        """Say what would be done, from facts read now."""
+        run = self._current()
+        with _Live(self._session.journal.path):
+            plan = run.plan()
+        rows = tuple(
+            (change.target, change.what, str(change.command or "")) for change in plan.changes
+        )
+        caption = f"{len(rows)} change(s) planned. {plan.reason}" if rows else plan.reason
+        return Rows(("where", "what and why", "command"), rows, caption.strip())
+
+    def apply(self) -> Rows:
+        """Do exactly the plan (nothing, in a dry run), with progress while it runs."""
+        run = self._current()
+        with _Live(self._session.journal.path):
+            plan = run.apply()
+        if run.dry_run:
+            return Rows((), (), "Dry run: nothing was changed.")
+        done = f"{len(plan.changes)} change(s) made." if plan.changes else "Nothing to do."
+        return Rows((), (), done)
+
+    def validate(self) -> Rows:
+        """Judge the state after the stage; a failure raises and tells the remedy."""
+        run = self._current()
+        with _Live(self._session.journal.path):
+            outcome = run.validate()
+        rows = _check_rows(outcome.checks)
+        self._verdict = Rows(
+            ("stage", "verdict", "changes", "seconds", "evidence"),
+            (
+                (
+                    outcome.stage,
+                    outcome.verdict.value,
+                    str(len(outcome.changes)),
+                    f"{outcome.seconds:.1f}",
+                    str(self._session.journal.path),
+                ),
+            ),
+        )
+        return rows
+
+    def verdict(self) -> Rows:
+        """Say how the stage ended and where the evidence lies."""
+        return self._verdict
+
+    def _current(self) -> StageRun:
+        if self._run is None:
+            self._run = self._session.begin(self._name)
+        return self._run
+
+
+def show(figure: Figure | None) -> None:
+    """Show a figure below the cell; say so where there is nothing to draw."""
+    if figure is None:
+        figure_or_word: object = Rows((), (), "Nothing to draw: the run has no such record.")
+    else:
+        figure_or_word = figure
+    display(figure_or_word)  # type: ignore[no-untyped-call]
+
+
+class _Live:
+    """Progress below a cell while it works: the last lines, and who is doing what since when."""
+
+    LINES = 12
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "journal.jsonl"
+        self._offset = self._path.stat().st_size
+        self._board = Board()
+        self._lines: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name="progress")
+        self._handle: Any = None
+        self._read_at = time.monotonic()
+
+    def __enter__(self) -> _Live:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._handle is not None and not self._lines:
+            self._handle.update(Rows((), (), ""))
+
+    def _follow(self) -> None:
+        last = False
+        while True:
+            lines, self._offset = read_lines(self._path, self._offset)
+            for line in lines:
+                self._board.feed(line)
+                self._read_at = time.monotonic()
+                text = "" if line["kind"] in ("planned", "progress") else describe(line)
+                if text:
+                    self._lines.append(text)
+            self._show(final=last)
+            if last:
+                return
+            last = self._stop.wait(0.5)
+
+    def _show(self, *, final: bool) -> None:
+        now = self._board.now + time.monotonic() - self._read_at
+        active = [] if final else list(self._board.active.values())
+        shown = self._lines[-self.LINES :] + [
+            f"  … {item.host}: {item.text[:100]} ({now - item.since:.0f} s)" for item in active
+        ]
+        if not shown:
+            return
+        text = _Lines("\n".join(shown))
+        if self._handle is None:
+            self._handle = display(text, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _judged(what: str, checks: Sequence[Check]) -> Rows:
+    bad = failed(tuple(checks))
+    if bad:
+        lines = "\n".join(f"  {check}" for check in bad)
+        raise ChecksFailed(f"{what}: {len(bad)} check(s) failed\n{lines}")
+    return _check_rows(checks)
+
+
+def _check_rows(checks: Sequence[Check]) -> Rows:
+    rows = tuple(
+        (check.status.value, check.target, check.summary, check.got, check.expected, check.remedy)
+        for check in checks
+    )
+    passed = sum(check.status is Status.PASS for check in checks)
+    caption = f"{passed} of {len(checks)} checks pass." if rows else "No checks at this point."
+    return Rows(("", "where", "what", "got", "want", "remedy"), rows, caption)
+
+
+def _cell(text: str) -> str:
+    shown = escape(text)
+    if text in _COLOURS:
+        return f'<b style="color:{_COLOURS[text]}">{shown}</b>'
+    return f"<code>{shown}</code>" if len(text) > 60 else shown

@@ -1,0 +1,85 @@
+"""A whole build, headless: every notebook in order under papermill, one run directory, one verdict.
+
+The build itself holds no logic of the stages: it hands each notebook the run directory, records
+what the API streams meanwhile, and ends the run with a verdict and a report whatever happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kitlib import notebooks
+from kitlib.errors import Interrupted, KitError
+from kitlib.model import Verdict
+from kitlib.report import write_report
+from kitlib.session import Session
+from kitlib.stages import FIRST_RECORDED
+from kitlib.stages.probe_pods import remove_all
+
+__all__ = ["Build", "build", "run_notebooks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How a build ended.
+
+    Attributes:
+        run_dir: Its record.
+        verdict: PASS or PLANNED; anything else is raised as an error.
+        report: The HTML report.
+    """
+
+    run_dir: Path
+    verdict: Verdict
+    report: Path
+
+
+def build(session: Session, *, diagnostics: Sequence[str] = notebooks.DIAGNOSTICS) -> Build:
+    """Build the session's cluster with the bootstrap notebooks, then measure it.
+
+    Args:
+        session: An open session on a new run.
+        diagnostics: The diagnostic notebooks to run when the cluster stands.
+
+    Raises:
+        KitError: A notebook failed; the run has its verdict and its report all the same.
+    """
+    names = [*notebooks.BOOTSTRAP, *(() if session.dry_run else diagnostics)]
+    verdict = Verdict.PLANNED if session.dry_run else Verdict.PASS
+    try:
+        run_notebooks(session, names)
+    except KitError as error:
+        ended = Verdict.INTERRUPTED if isinstance(error, Interrupted) else Verdict.FAIL
+        if isinstance(error, Interrupted):
+            with contextlib.suppress(KitError):
+                remove_all(session.context)
+        session.finish(ended, error.message.splitlines()[0])
+        write_report(session.journal.path)
+        raise
+    session.finish(verdict)
+    return Build(session.journal.path, verdict, write_report(session.journal.path))
+
+
+def run_notebooks(
+    session: Session, names: Sequence[str], parameters: Mapping[str, object] | None = None
+) -> None:
+    """Run notebooks one after another in the session's run; stop at the first that fails.
+
+    Raises:
+        KitError: What ended the notebook, as the kind of error it was there.
+    """
+    for name in names:
+        notebook = notebooks.find(name)
+        if not session.dry_run and notebook.name.endswith(f"_{FIRST_RECORDED}"):
+            session.recorder.start()
+        given = {
+            "params": str(session.params.source),
+            "run_dir": str(session.journal.path),
+            "dry_run": session.dry_run,
+            **(parameters or {}),
+        }
+        output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
+        notebooks.execute(notebook, output, given)

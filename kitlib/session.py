@@ -1,0 +1,365 @@
+"""One run of one cluster, wired together: parameters, hosts, doors, record, stages.
+
+Notebooks and the `kit` command both work through a Session; it owns every connection and closes
+them all. Opening one connects to nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from kitlib import __version__
+from kitlib import facts as host_facts
+from kitlib.command import Cmd
+from kitlib.errors import ApiError, Interrupted, KitError, ParamsError
+from kitlib.facts import HostFacts
+from kitlib.fanout import Fanned, fan_out
+from kitlib.inventory import Inventory
+from kitlib.journal import Journal
+from kitlib.kube import Kube
+from kitlib.model import CommandResult, Outcome, Verdict
+from kitlib.params import Params, load
+from kitlib.plugins import get as get_plugin
+from kitlib.recorder import Recorder, write_once
+from kitlib.retry import Deadline
+from kitlib.ssh import Ssh
+from kitlib.stages import FIRST_RECORDED, Context, StageRun, get_stage, position
+from kitlib.stages.evidence import snapshot
+
+__all__ = ["Session", "find_params"]
+
+ADMIN_CONF = "/etc/kubernetes/admin.conf"
+DEFAULT_KNOWN_HOSTS = Path("~/.ssh/known_hosts").expanduser()
+JOINABLE = timedelta(hours=12)
+"""A run begun by hand is continued by the next notebook for that long."""
+
+
+def find_params(path: str | Path) -> Path:
+    """Return the parameter file: as given, or below a parent of the working directory.
+
+    A notebook's working directory is its own folder; `params/lab.yaml` means the same file there.
+    """
+    wanted = Path(path).expanduser()
+    if wanted.is_absolute():
+        return wanted
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / wanted).is_file():
+            return folder / wanted
+    return wanted
+
+
+class Link:
+    """A connection to the API through the control plane, with the forward that carries it."""
+
+    def __init__(self, ssh: Ssh, control_plane: str) -> None:
+        self._ssh = ssh
+        self._control_plane = control_plane
+        self._stack = ExitStack()
+
+    def open(self) -> Kube:
+        """Return the API, checked to be answering.
+
+        Raises:
+            ApiError: There is no cluster on the control plane, or its API does not answer.
+        """
+        self.close()
+        name = self._control_plane
+        # Read, never recorded: this file is the cluster's master key.
+        result = self._ssh.run(name, Cmd.of("cat", ADMIN_CONF))
+        if not result.ok:
+            raise ApiError(
+                f"{name}: no cluster: {ADMIN_CONF} is not there",
+                remedy="run the init stage first",
+            )
+        config = yaml.safe_load(result.stdout)
+        with ExitStack() as stack:
+            server = urlsplit(config["clusters"][0]["cluster"]["server"])
+            port = stack.enter_context(
+                self._ssh.forward(name, str(server.hostname), server.port or 443)
+            )
+            kube = stack.enter_context(Kube(config, port=port))
+            kube.text("/readyz")
+            self._stack = stack.pop_all()
+        return kube
+
+    def close(self) -> None:
+        """End the connection and the forward."""
+        self._stack.close()
+
+
+class Session:
+    """One run of one cluster.
+
+    Args:
+        params: Validated parameters.
+        journal: The run's record.
+        dry_run: Plan only; no stage changes anything.
+        rebuild: Build anew what is as wanted already.
+    """
+
+    def __init__(
+        self, params: Params, journal: Journal, *, dry_run: bool = False, rebuild: bool = False
+    ) -> None:
+        self.params = params
+        self.journal = journal
+        self.dry_run = dry_run
+        self.inventory = Inventory.from_params(params)
+        self.plugin = get_plugin(params.plugin)
+        self._ssh = self._new_ssh()
+        control_plane = params.control_plane.name
+        self._link = Link(self._ssh, control_plane)
+        self._kube: Kube | None = None
+        self._facts: dict[str, HostFacts] = {}
+        self._provenance_known = False
+        self.recorder = self._new_recorder(control_plane)
+        self.context = Context(
+            params=params,
+            plugin=self.plugin,
+            inventory=self.inventory,
+            journal=journal,
+            doors=self,
+            rebuild=rebuild,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        params: str | Path,
+        *,
+        run_dir: str | Path = "",
+        dry_run: bool = False,
+        rebuild: bool = False,
+        overrides: Mapping[str, object] | None = None,
+        by_hand: bool = False,
+    ) -> Session:
+        """Return a session on a new run, or on the one in `run_dir`.
+
+        Args:
+            params: The parameter file.
+            run_dir: A run directory to go on writing in; empty begins a new run, or by hand goes
+                on with the newest run of the same parameters that was begun by hand.
+            dry_run: Plan only.
+            rebuild: Build anew what is as wanted already.
+            overrides: Parameters from the command line; those of an existing run hold in it.
+            by_hand: True from notebooks: the stages of one build then share one run.
+
+        Raises:
+            ParamsError: The parameters, or the run directory, are wrong.
+        """
+        path = find_params(params)
+        given = dict(overrides or {})
+        if run_dir:
+            journal = Journal.open(Path(run_dir))
+            record = journal.record()
+            given = {**record.get("overrides", {}), **given}
+            rebuild = rebuild or bool(record.get("rebuild"))
+            loaded = load(path, given)
+            if loaded.cluster != record["cluster"]:
+                raise ParamsError(
+                    f"run_dir: {run_dir}: it is a run of cluster {record['cluster']!r}, "
+                    f"the parameters describe {loaded.cluster!r}"
+                )
+            return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild)
+        loaded = load(path, given)
+        journal = (_joinable(loaded) if by_hand and not given else None) or Journal.create(
+            loaded.runs,
+            loaded.cluster,
+            {
+                "kit_version": __version__,
+                "python": platform.python_version(),
+                "params_file": str(loaded.source),
+                "params": loaded.masked(),
+                "overrides": given,
+                "rebuild": rebuild,
+                "dry_run": dry_run,
+                "by_hand": by_hand,
+                "plugin": loaded.plugin,
+                "pod_cidr": str(loaded.effective_pod_cidr),
+                "kubernetes_version": loaded.kubernetes_version,
+                "hosts": [
+                    {"name": host.name, "address": host.address, "role": host.role.value}
+                    for host in loaded.hosts
+                ],
+            },
+        )
+        return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.recorder.stop()
+        self._link.close()
+        self._ssh.close()
+
+    def begin(self, name: str) -> StageRun:
+        """Return a pass through one stage, to be taken step by step."""
+        stage = get_stage(name)
+        if not self.dry_run and position(name) >= position(FIRST_RECORDED):
+            self.recorder.start()
+        return StageRun(stage, self.context, dry_run=self.dry_run, snapshot=snapshot)
+
+    def stage(self, name: str) -> Outcome:
+        """Run one stage, all steps in a row, and return how it ended.
+
+        Raises:
+            KitError: It failed; the message says where, what and what to do.
+        """
+        run = self.begin(name)
+        try:
+            run.preconditions()
+            run.plan()
+            run.apply()
+            return run.validate()
+        except Interrupted:
+            self._ssh.close()  # unblocks what still waits on a host
+            raise
+
+    def read_objects(self) -> None:
+        """Write the cluster's nodes, pods and events as they are now into watch/."""
+        write_once(self.journal, self.kube(wait=10))
+
+    def finish(self, verdict: Verdict, reason: str = "") -> None:
+        """Write the run's verdict; what the API streamed until now is on disk."""
+        self.recorder.stop()
+        self.journal.stage = ""
+        self.journal.end(verdict.value, reason)
+
+    # --- Doors -----------------------------------------------------------------------------
+
+    def run(self, host: str, cmd: Cmd) -> CommandResult:
+        """Return what a command did on a host; it is kept in the record."""
+        self.journal.forget(*cmd.secrets())
+        self.journal.event("command.started", host=host, command=cmd.brief)
+        result = self._ssh.run(host, cmd)
+        self.journal.command(cmd, result)
+        return result
+
+    def put(self, host: str, content: str, path: str, *, mode: int = 0o644) -> None:
+        """Write a file on a host."""
+        self._ssh.put(host, content, path, mode=mode)
+
+    def facts(self, hosts: Sequence[str], *, fresh: bool) -> Fanned[str, HostFacts]:
+        """Return what is true on the hosts, read since the last change (now, when `fresh`)."""
+        if fresh:
+            self._facts.clear()
+        missing = [name for name in hosts if name not in self._facts]
+        fanned = fan_out(self._gather, missing)
+        self._facts.update(fanned.values)
+        self._note_provenance(fanned.values)
+        known = {name: self._facts[name] for name in hosts if name in self._facts}
+        return Fanned(known, fanned.errors)
+
+    def forget_facts(self) -> None:
+        """Drop what was read: something changed."""
+        self._facts.clear()
+
+    def kube(self, *, wait: float) -> Kube:
+        """Return the API of the cluster on the control plane.
+
+        Raises:
+            ApiError: It did not answer within `wait` seconds; the last reason is in the message.
+        """
+        deadline = Deadline(wait, "the Kubernetes API")
+        while True:
+            try:
+                if self._kube is None:
+                    self._kube = self._link.open()
+                else:
+                    self._kube.text("/readyz")
+                return self._kube
+            except ApiError as error:
+                self.forget_kube()
+                if deadline.left < 1:
+                    raise
+                self.journal.event("progress", host="cluster", text=f"API: {error.message}")
+                time.sleep(1)
+
+    def forget_kube(self) -> None:
+        """Drop the connection to the API."""
+        self._kube = None
+        self._link.close()
+
+    def quietly(self, host: str, cmd: Cmd) -> CommandResult:
+        """Return what a reading command did, without a record of its own."""
+        return self._ssh.run(host, cmd)
+
+    def has_cluster(self) -> bool:
+        """Return whether this session has spoken with a cluster's API since the last change."""
+        return self._kube is not None
+
+    # --- helpers ---------------------------------------------------------------------------
+
+    def _note_provenance(self, facts: Mapping[str, HostFacts]) -> None:
+        """Write into run.json where the numbers come from: the hosts themselves say it."""
+        if self._provenance_known or not facts:
+            return
+        self._provenance_known = True
+        if not self.journal.record().get("provenance"):
+            self.journal.update(provenance=_provenance(next(iter(facts.values())).host.lab))
+
+    def _gather(self, name: str) -> HostFacts:
+        return host_facts.gather(name, lambda cmd: self.run(name, cmd))
+
+    def _new_ssh(self) -> Ssh:
+        return Ssh(
+            {host.name: host for host in self.inventory},
+            known_hosts=self.params.ssh.known_hosts or DEFAULT_KNOWN_HOSTS,
+            connect_timeout=self.params.ssh.connect_timeout,
+            command_timeout=self.params.timeouts.command,
+        )
+
+    def _new_recorder(self, control_plane: str) -> Recorder:
+        ssh = self._new_ssh()
+        link = Link(ssh, control_plane)
+
+        def disconnect() -> None:
+            with contextlib.suppress(KitError):
+                link.close()
+            ssh.close()
+
+        return Recorder(self.journal, link.open, disconnect)
+
+
+def _provenance(release: str) -> dict[str, object]:
+    """Return the provenance that /etc/lab-release states; without one the hosts are real."""
+    if not release:
+        return {"kind": "hosts"}
+    said = dict(word.partition("=")[::2] for word in shlex.split(release))  # as in os-release
+    return {
+        "kind": "lab",
+        "time_factor": float(said.get("LAB_TIME_FACTOR", "nan")),
+        "emulated": said.get("LAB_EMULATED", ""),
+    }
+
+
+def _joinable(params: Params) -> Journal | None:
+    """Return the newest open run that notebooks began with these parameters, if it is recent."""
+    root = params.runs / params.cluster
+    for path in sorted(root.glob("*/run.json"), reverse=True)[:5]:
+        journal = Journal.open(path.parent)
+        record = journal.record()
+        age = datetime.now(UTC) - datetime.fromisoformat(record["started"])
+        if (
+            record.get("by_hand")
+            and record.get("ended") is None
+            and record.get("params") == params.masked()
+            and age < JOINABLE
+        ):
+            return journal
+    return None
