@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from kitlib import __version__
@@ -144,12 +145,12 @@ def trust(
             fresh.append(key)
         table.add_row(host.name, f"{host.address}:{host.port}", key.kind, key.fingerprint, state)
         if state == "CHANGED":
-            out().print(table)
+            _show(table)
             raise ParamsError(
                 f"{host.name}: its key differs from the one in {file}",
                 remedy="find out why; if the host was reinstalled, remove its line there first",
             )
-    out().print(table)
+    _show(table)
     if not fresh:
         out().print(f"Nothing new; the known keys are in {file}.")
         return
@@ -178,17 +179,18 @@ def plugins(
         fields = get(name).model_dump(mode="json")
         out().print(yaml.safe_dump(fields, sort_keys=False, width=100), highlight=False)
         return
-    table = Table("plugin", "datapath", "Kubernetes", "pod CIDR", "policy", "state")
+    table = Table("plugin", "Kubernetes", "pod CIDR", "policy", "state")
     for plugin in catalogue().values():
         table.add_row(
             plugin.name,
-            plugin.datapath,
             f"{plugin.kubernetes.min} to {plugin.kubernetes.max}",
             str(plugin.pod_cidr.default),
             "yes" if plugin.network_policy else "no",
             f"{plugin.status.state}, {plugin.status.latest} of {plugin.status.released}",
         )
-    out().print(table)
+    _show(table)
+    for plugin in catalogue().values():
+        out().print(f"{plugin.name}: {plugin.datapath}")
 
 
 @app.command()
@@ -218,7 +220,11 @@ def notebook(
     root = notebook_root().parent
     out().print(f"Cluster {loaded.cluster}; begin with notebooks/bootstrap/01_preflight.ipynb")
     arguments = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
-    arguments += [f"--port={port}", "--LabApp.default_url=/lab/tree/notebooks/README.md"]
+    first = "/lab/tree/notebooks/bootstrap/01_preflight.ipynb"
+    arguments += [f"--port={port}", f"--LabApp.default_url={first}"]
+    # Nothing here needs the internet: no looking for news or newer versions.
+    arguments += ["--LabApp.news_url=None"]
+    arguments += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     arguments += [] if browser else ["--no-browser"]
     arguments += ["--allow-root"] if os.geteuid() == 0 else []
     raise typer.Exit(subprocess.call(arguments))
@@ -326,7 +332,7 @@ def main() -> None:
     """Run the `kit` command; whatever fails ends in one message and the exit code of its kind."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="kit", standalone_mode=False)
     except KitError as error:
         _fail(error)
     except KeyboardInterrupt:
@@ -352,6 +358,14 @@ def main() -> None:
 def out() -> Console:
     """Return the console for results; a fresh one, so that redirection at run time holds."""
     return Console(highlight=False, markup=False)
+
+
+def _show(table: Table) -> None:
+    """Print a table whole: a port or a fingerprint that is cut short is of no use."""
+    console = out()
+    wide = console.options.update(max_width=1000)
+    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
+    console.print(table)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -441,7 +455,7 @@ def _lab_table(now: Any) -> None:
             host.state,
             ", ".join(host.faults),
         )
-    out().print(table)
+    _show(table)
 
 
 if __name__ == "__main__":

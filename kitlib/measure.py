@@ -14,6 +14,7 @@ from kitlib.errors import CommandError, PreconditionError
 from kitlib.frames import write_samples
 from kitlib.journal import Journal
 from kitlib.kube import Obj
+from kitlib.model import CLUSTER
 from kitlib.probes import ping
 from kitlib.session import Session
 from kitlib.stages.probe_pods import ProbeSet, probe_pods
@@ -74,7 +75,7 @@ def _round(
     probe = session.params.probe
     rows: list[dict[str, object]] = []
     for source, target in permutations(probes.nodes, 2):
-        session.context.waiting(source, f"round {shown}: pinging {target}")
+        session.context.waiting(CLUSTER, f"round {shown}: {source} pings {target}")
         for path, addresses in (("pod", pods), ("host", hosts)):
             cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
             started = time.time()

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Bound", "Rows", "Step", "open_run", "show"]
 
+FOLD_FROM = 12
+"""So many checks are shown whole; of more, those that pass are folded away."""
+
 _COLOURS = {"PASS": "#1a7f37", "FAIL": "#cf222e", "WARN": "#9a6700", "SKIP": "#57606a"}
 
 
@@ -40,34 +43,36 @@ class Rows:
         head: Column names.
         rows: Cell texts.
         caption: One line above the table.
+        folded: Further rows, which JupyterLab shows on a click and text shows after the others.
     """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+    folded: tuple[tuple[str, ...], ...] = ()
 
     def __repr__(self) -> str:
         """Return the table as aligned text."""
-        if not self.rows:
+        rows = [self.head, *self.rows, *self.folded]
+        if len(rows) == 1:
             return self.caption
-        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (self.head, *self.rows)
+            for row in rows
         ]
         return "\n".join([self.caption, *lines] if self.caption else lines)
 
     def _repr_html_(self) -> str:
-        caption = f"<p>{escape(self.caption)}</p>" if self.caption else ""
-        if not self.rows:
-            return caption
-        left = 'style="text-align:left;vertical-align:top"'
-        head = "".join(f"<th {left}>{escape(name)}</th>" for name in self.head)
-        body = "".join(
-            "<tr>" + "".join(f"<td {left}>{_cell(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
-        )
-        return f"{caption}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        shown = [f"<p>{escape(self.caption)}</p>"] if self.caption else []
+        if self.rows:
+            shown.append(_html_table(self.head, self.rows))
+        if self.folded:
+            table = _html_table(self.head, self.folded)
+            shown.append(
+                f"<details><summary>{len(self.folded)} more lines</summary>{table}</details>"
+            )
+        return "".join(shown)
 
 
 def open_run(params: str, *, run_dir: str = "", dry_run: bool = False) -> Bound:
@@ -130,11 +135,11 @@ class Bound:
 
         return summary.readiness_figure(self._run())
 
-    def readiness_table(self) -> pd.DataFrame:
-        """Return when each node reached each moment."""
+    def readiness_table(self) -> Rows:
+        """Return when each node reached each moment, in seconds."""
         from kitlib.diagnosis import summary
 
-        return summary.readiness_table(self._run())
+        return _frame_rows(summary.readiness_table(self._run()), digits=1)
 
     def readiness_verdict(self) -> Rows:
         """Judge the nodes' way to Ready.
@@ -184,11 +189,11 @@ class Bound:
 
         return summary.latency_distribution(self._run())
 
-    def latency_table(self) -> pd.DataFrame:
-        """Return every ordered pair's percentiles and loss."""
+    def latency_table(self) -> Rows:
+        """Return every ordered pair's percentiles (ms) and loss."""
         from kitlib.diagnosis import summary
 
-        return summary.latency_table(self._run())
+        return _frame_rows(summary.latency_table(self._run()), digits=3)
 
     def latency_verdict(self) -> Rows:
         """Judge the latencies.
@@ -364,17 +369,47 @@ def _judged(what: str, checks: Sequence[Check]) -> Rows:
 
 
 def _check_rows(checks: Sequence[Check]) -> Rows:
-    rows = tuple(
+    head = ("", "where", "what", "got", "want", "remedy")
+    rows = [
         (check.status.value, check.target, check.summary, check.got, check.expected, check.remedy)
         for check in checks
+    ]
+    passed = [row for row in rows if row[0] == Status.PASS.value]
+    others = [row for row in rows if row[0] != Status.PASS.value]
+    skipped = sum(row[0] == Status.SKIP.value for row in others)
+    caption = f"{len(passed)} of {len(rows)} checks pass" if rows else "No checks at this point"
+    caption += f", {skipped} do not apply here." if skipped else "."
+    if len(rows) <= FOLD_FROM:
+        return Rows(head, (*others, *passed), caption)
+    return Rows(head, tuple(others), caption, folded=tuple(passed))
+
+
+def _frame_rows(frame: pd.DataFrame, *, digits: int) -> Rows:
+    """Return a table of a data frame: floats with so many digits, what is missing as a dash."""
+
+    def text(value: object) -> str:
+        if isinstance(value, float):
+            return "-" if value != value else f"{value:.{digits}f}"
+        return str(value)
+
+    rows = tuple(tuple(map(text, row)) for row in frame.itertuples(index=False))
+    return Rows(tuple(str(name) for name in frame.columns), rows)
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table; columns that are empty in every row are left out."""
+    kept = [at for at in range(len(head)) if any(row[at] for row in rows)]
+    left = 'style="text-align:left;vertical-align:top"'
+    titles = "".join(f"<th {left}>{escape(head[at])}</th>" for at in kept)
+    body = "".join(
+        "<tr>" + "".join(f"<td {left}>{_cell(head[at], row[at])}</td>" for at in kept) + "</tr>"
+        for row in rows
     )
-    passed = sum(check.status is Status.PASS for check in checks)
-    caption = f"{passed} of {len(checks)} checks pass." if rows else "No checks at this point."
-    return Rows(("", "where", "what", "got", "want", "remedy"), rows, caption)
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(text: str) -> str:
+def _cell(column: str, text: str) -> str:
     shown = escape(text)
     if text in _COLOURS:
         return f'<b style="color:{_COLOURS[text]}">{shown}</b>'
-    return f"<code>{shown}</code>" if len(text) > 60 else shown
+    return f"<code>{shown}</code>" if column == "command" and text else shown

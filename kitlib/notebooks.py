@@ -109,8 +109,8 @@ def execute(notebook: Notebook, output: Path, parameters: Mapping[str, Any]) -> 
             log_output=False,
             config=Config(
                 KernelManager={"transport": "ipc", "ip": str(sockets / "k")},
-                # A kernel that is shut down while idle says so as an error on the terminal.
-                NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]},
+                # Nothing is left to do in the kernel then: what counts is in the run directory.
+                NotebookClient={"shutdown_kernel": "immediate"},
             ),
         )
     except papermill.PapermillExecutionError as error:

@@ -38,7 +38,7 @@ NODE = "kitlib.lab.node"
 """The module that emulates a node: `boot` and `COMMANDS`."""
 
 _RECORD = "lab.json"
-_EMULATED = "kubernetes api, kubeadm, kubelet, packages, images, systemd"
+_EMULATED = "Kubernetes API, kubeadm, kubelet, packages, images, systemd"
 _RESTART = "`kit lab down`, then `kit lab up`"
 
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from kitlib import checks
 from kitlib.command import Cmd
 from kitlib.facts import HostFacts
-from kitlib.model import Check
+from kitlib.model import CLUSTER, Check
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import plugin_pods, wait_for_nodes, wait_for_workloads
 
-__all__ = ["STEADY_SECONDS", "Ready", "steady"]
+__all__ = ["STEADY_SECONDS", "Ready", "Steady"]
 
 STEADY_SECONDS = 10.0
 """The plugin's containers must not restart for that long: a crash loop shows 1/1 in between."""
@@ -44,10 +44,10 @@ class Ready(Stage):
         judged += checks.nodes(nodes, ctx.params, ctx.plugin)
         objects = wait_for_workloads(ctx, ctx.plugin.workloads, seconds=limit)
         judged += checks.workloads(objects, ctx.plugin, nodes=len(nodes))
-        judged += steady(ctx)
+        steady = Steady(ctx)
         facts = ctx.facts(fresh=True)
         _note_configurations(ctx, facts)
-        return [*judged, *checks.cni(facts, ctx.plugin)]
+        return [*judged, *checks.cni(facts, ctx.plugin), *steady.end()]
 
 
 def _note_configurations(ctx: Context, facts: Mapping[str, HostFacts]) -> None:
@@ -61,10 +61,23 @@ def _note_configurations(ctx: Context, facts: Mapping[str, HostFacts]) -> None:
                 ctx.journal.event("snapshot", host=name, cni_configuration=written)
 
 
-def steady(ctx: Context) -> list[Check]:
-    """Return whether the plugin's containers ran on without a restart for STEADY_SECONDS."""
-    before = checks.restart_counts(plugin_pods(ctx.kube(), ctx.plugin), ctx.plugin)
-    ctx.waiting("cluster", f"watching the plugin's restart counts for {STEADY_SECONDS:g} s")
-    time.sleep(STEADY_SECONDS)
-    after = checks.restart_counts(plugin_pods(ctx.kube(), ctx.plugin), ctx.plugin)
-    return checks.restarts(before, after, STEADY_SECONDS)
+class Steady:
+    """A watch over the plugin's containers, begun now: they must not restart for a while."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._counts = self._read()
+        self._begun = time.monotonic()
+
+    def end(self) -> list[Check]:
+        """Return one check a container, once STEADY_SECONDS have passed since the beginning."""
+        left = self._begun + STEADY_SECONDS - time.monotonic()
+        if left > 0:
+            self._ctx.waiting(CLUSTER, f"the plugin's restart counts for {left:.0f} s more")
+            time.sleep(left)
+        return checks.restarts(self._counts, self._read(), STEADY_SECONDS)
+
+    def _read(self) -> dict[str, int]:
+        return checks.restart_counts(
+            plugin_pods(self._ctx.kube(), self._ctx.plugin), self._ctx.plugin
+        )

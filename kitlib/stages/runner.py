@@ -115,6 +115,10 @@ class StageRun:
             self._snapshot(ctx)
             self._end(Verdict.FAIL, error.message.splitlines()[0])
             raise _with_others(self.stage, error, ctx.failures) from error
+        except Exception as error:  # a defect of the kit: the record must end all the same
+            ctx.journal.event("error", message=repr(error))
+            self._end(Verdict.FAIL, f"{type(error).__name__}: {error}")
+            raise
 
     def _record(self, checks: list[Check]) -> None:
         for check in checks:

@@ -15,7 +15,7 @@ from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import workload_objects
 from kitlib.stages.probe_pods import ProbeSet, probe_pods
-from kitlib.stages.ready import steady
+from kitlib.stages.ready import Steady
 
 __all__ = ["Verify"]
 
@@ -40,8 +40,10 @@ class Verify(Stage):
     def apply(self, ctx: Context, plan: Plan) -> None:
         """Make the probe pods, measure, remove them; `check` reports what was measured."""
         probes = _planned(plan.actions[0])
+        steady = Steady(ctx)
         with probe_pods(ctx, probes) as pods:
-            ctx.results[self.name] = _measure(ctx, probes, pods)
+            measured = _measure(ctx, probes, pods)
+        ctx.results[self.name] = [*measured, *steady.end()]
 
     def check(self, ctx: Context) -> list[Check]:
         """Return what was measured, and that the plugin is still whole."""
@@ -51,7 +53,6 @@ class Verify(Stage):
             manifest_check(ctx),
             *checks.nodes(nodes, ctx.params, ctx.plugin),
             *checks.workloads(objects, ctx.plugin, nodes=len(nodes)),
-            *steady(ctx),
             *checks.cni(ctx.facts(), ctx.plugin),
             *ctx.results.pop(self.name, []),
         ]

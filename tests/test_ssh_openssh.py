@@ -1,0 +1,134 @@
+"""The same door against OpenSSH's own server, where it is installed and this user may run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import apikit
+import asyncssh
+import pytest
+from sshkit import Door, echo_server, host_line, write_key
+
+from kitlib.command import Cmd, Secret, script
+from kitlib.errors import ConnectError, HostKeyError, HostLoginError
+from kitlib.ssh import Ssh, fetch_host_key
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
+
+pytestmark = [
+    pytest.mark.skipif(SSHD is None, reason="sshd is not installed (openssh-server)"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may run an sshd that logs root in"),
+]
+
+
+@dataclass
+class Sshd:
+    port: int
+    identity: Path
+    host_key: asyncssh.SSHKey
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    directory = tmp_path_factory.mktemp("sshd")
+    identity, port = directory / "id", apikit.free_port()
+    host_key = write_key(directory / "host_key")
+    (directory / "authorized_keys").write_text(write_key(identity).export_public_key().decode())
+    (directory / "authorized_keys").chmod(0o600)
+    config = directory / "sshd_config"
+    config.write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {directory / 'host_key'}\n"
+        f"AuthorizedKeysFile {directory / 'authorized_keys'}\nStrictModes no\nUsePAM no\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PermitRootLogin prohibit-password\nPidFile none\nSubsystem sftp internal-sftp\n"
+    )
+    log = directory / "log"
+    separation = Path("/run/sshd")  # sshd wants it; a system's own service makes it
+    made = not separation.exists()
+    separation.mkdir(exist_ok=True, mode=0o755)
+    assert SSHD
+    with log.open("wb") as out:
+        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=out)
+    try:
+        while "Server listening" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+        yield Sshd(port, identity, host_key, log)
+    finally:
+        process.terminate()
+        process.wait(10)
+        if made:
+            separation.rmdir()
+
+
+@pytest.fixture
+def known(sshd: Sshd, tmp_path: Path) -> Path:
+    file = tmp_path / "known_hosts"
+    file.write_text(host_line(sshd.port, sshd.host_key))
+    return file
+
+
+def door(sshd: Sshd, known: Path, identity: Path | None = None) -> Ssh:
+    target = Door("worker-1", sshd.port, identity or sshd.identity)
+    return Ssh({"worker-1": target}, known_hosts=known)
+
+
+@pytest.fixture
+def ssh(sshd: Sshd, known: Path) -> Iterator[Ssh]:
+    with door(sshd, known) as opened:
+        yield opened
+
+
+def test_a_command_comes_back_whole(ssh):
+    result = ssh.run("worker-1", script('echo "$1"; echo err >&2; exit 7', Secret("s3 cret")))
+    assert (result.stdout, result.stderr, result.exit_status) == ("s3 cret\n", "err\n", 7)
+    assert "s3 cret" not in result.command
+
+
+def test_put_replaces_the_file_whole_with_its_mode(ssh, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("old")
+    ssh.put("worker-1", "new\n", str(path), mode=0o600)
+    assert path.read_text() == "new\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.glob("config*")] == ["config.yaml"]
+
+
+def test_a_forward_carries_data_both_ways(ssh):
+    with (
+        echo_server() as port,
+        ssh.forward("worker-1", "127.0.0.1", port) as here,
+        socket.create_connection(("127.0.0.1", here), timeout=10) as client,
+    ):
+        client.sendall(b"hello")
+        assert client.recv(100) == b"HELLO"
+
+
+def test_unknown_and_changed_host_keys_are_refused(sshd, tmp_path):
+    with door(sshd, tmp_path / "none") as ssh, pytest.raises(HostKeyError, match="is unknown"):
+        ssh.run("worker-1", Cmd.of("true"))
+    changed = tmp_path / "changed"
+    changed.write_text(host_line(sshd.port, asyncssh.generate_private_key("ssh-ed25519")))
+    with door(sshd, changed) as ssh, pytest.raises(HostKeyError, match="has changed"):
+        ssh.run("worker-1", Cmd.of("true"))
+    assert fetch_host_key(Door("x", sshd.port, None)).fingerprint == sshd.host_key.get_fingerprint()
+
+
+def test_a_refused_login_is_told(sshd, known, tmp_path):
+    write_key(tmp_path / "foreign")
+    with door(sshd, known, tmp_path / "foreign") as ssh, pytest.raises(HostLoginError):
+        ssh.run("worker-1", Cmd.of("true"))
+
+
+def test_a_connection_lost_during_a_command_is_an_error_of_its_own(ssh):
+    with pytest.raises(ConnectError, match="the connection was lost during"):
+        ssh.run("worker-1", script("kill -KILL $PPID"))
+    with contextlib.suppress(ConnectError):
+        assert ssh.run("worker-1", Cmd.of("echo", "back")).stdout == "back\n"

@@ -1,0 +1,338 @@
+"""The runner and the gate, with made-up stages and hosts: no change outside a plan, none lost."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from kitlib.command import Cmd
+from kitlib.errors import (
+    ChecksFailed,
+    CommandError,
+    ConnectError,
+    Interrupted,
+    KitError,
+    ParamsError,
+    PreconditionError,
+)
+from kitlib.fanout import Fanned
+from kitlib.inventory import Inventory
+from kitlib.journal import Journal
+from kitlib.model import CLUSTER, Check, CommandResult, Status, Verdict
+from kitlib.params import load
+from kitlib.plugins import get as get_plugin
+from kitlib.stages import STAGES, Action, Context, Plan, Stage, get_stage, position, run_stage
+from kitlib.stages.base import expect
+
+PARAMS = Path(__file__).resolve().parent.parent / "params/lab.yaml"
+HOSTS = ("control-plane-1", "worker-1", "worker-2")
+
+
+class FakeDoors:
+    """Hosts that remember what was done to them; a command listed in `broken` fails."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str]] = []
+        self.broken: dict[tuple[str, str], Exception | int] = {}
+        self.forgotten = 0
+        self.unreachable: dict[str, Exception] = {}
+        self._lock = threading.Lock()
+
+    def run(self, host: str, cmd: Cmd) -> CommandResult:
+        with self._lock:
+            self.ran.append((host, str(cmd)))
+        failure = self.broken.get((host, str(cmd)), 0)
+        if isinstance(failure, BaseException):
+            raise failure
+        return CommandResult(host, str(cmd), "", "it broke" if failure else "", failure)
+
+    def put(self, host: str, content: str, path: str, *, mode: int = 0o644) -> None:
+        self.ran.append((host, f"put {path}"))
+
+    def facts(self, hosts: Sequence[str], *, fresh: bool) -> Fanned:
+        return Fanned(
+            {}, {name: self.unreachable[name] for name in hosts if name in self.unreachable}
+        )
+
+    def forget_facts(self) -> None:
+        self.forgotten += 1
+
+    def kube(self, *, wait: float):
+        raise AssertionError("no stage here needs the API")
+
+    def forget_kube(self) -> None:
+        self.ran.append((CLUSTER, "forget the connection"))
+
+    def quietly(self, host: str, cmd: Cmd) -> CommandResult:
+        return self.run(host, cmd)
+
+    def has_cluster(self) -> bool:
+        return False
+
+
+class Made(Stage):
+    """A stage whose parts the test gives."""
+
+    name = "made"
+    title = "Do what the test says"
+
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        checks: Sequence[Check] = (),
+        before: Sequence[Check] = (),
+        on_check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._plan = plan or Plan(reason="nothing to do")
+        self._checks = list(checks)
+        self._before = list(before)
+        self._on_check = on_check
+
+    def preconditions(self, ctx: Context) -> list[Check]:
+        return [*super().preconditions(ctx), *self._before]
+
+    def plan(self, ctx: Context) -> Plan:
+        return self._plan
+
+    def check(self, ctx: Context) -> list[Check]:
+        self._on_check()
+        return self._checks
+
+
+@pytest.fixture
+def doors() -> FakeDoors:
+    return FakeDoors()
+
+
+@pytest.fixture
+def ctx(doors: FakeDoors, tmp_path: Path) -> Context:
+    params = load(PARAMS)
+    return Context(
+        params=params,
+        plugin=get_plugin(params.plugin),
+        inventory=Inventory.from_params(params),
+        journal=Journal.create(tmp_path, params.cluster, {}),
+        doors=doors,
+    )
+
+
+def events(ctx: Context, kind: str) -> list[dict]:
+    lines = (ctx.journal.path / "journal.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
+def change(host: str, word: str) -> Action:
+    return Action(host, f"do {word}", Cmd.change("do", word))
+
+
+def go(stage: Stage, ctx: Context, **kw):
+    taken = []
+    kw.setdefault("snapshot", lambda at: taken.append(at.journal.stage))
+    try:
+        return run_stage(stage, ctx, **kw)
+    finally:
+        ctx.snapshots = taken  # type: ignore[attr-defined]
+
+
+GOOD = Check("a.b", "worker-1", Status.PASS, "is well")
+BAD = Check("a.b", "worker-1", Status.FAIL, "is well", got="ill", expected="well", remedy="cure")
+
+
+def test_what_is_planned_is_done_recorded_and_returned(ctx, doors):
+    plan = Plan((change("worker-1", "a"), change("worker-1", "b"), change("worker-2", "a")), "why")
+    outcome = go(Made(plan, [GOOD]), ctx)
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.changes == plan.changes
+    assert outcome.reason == "why"
+    assert sorted(doors.ran) == [("worker-1", "do a"), ("worker-1", "do b"), ("worker-2", "do a")]
+    assert doors.ran.index(("worker-1", "do a")) < doors.ran.index(("worker-1", "do b"))
+    planned = [(e["host"], e["data"]["what"]) for e in events(ctx, "planned")]
+    done = [(e["host"], e["data"]["what"]) for e in events(ctx, "change")]
+    assert planned == [(c.target, c.what) for c in plan.changes]
+    assert sorted(done) == sorted(planned)
+    assert {e["data"]["command"] for e in events(ctx, "change")} == {"do a", "do b"}
+    (ended,) = events(ctx, "stage.ended")
+    assert (ended["stage"], ended["data"]["verdict"], ended["data"]["changes"]) == (
+        "made",
+        "PASS",
+        3,
+    )
+    assert ctx.snapshots == ["made"]
+    assert doors.forgotten == 3, "what was read before a change is not true any more"
+
+
+def test_a_dry_run_performs_nothing_and_prints_the_same_plan(ctx, doors):
+    plan = Plan(
+        (change("worker-1", "a"), Action(CLUSTER, "make", do=lambda _: pytest.fail("done"))),
+        cleanup=(change("worker-2", "end"),),
+    )
+    outcome = go(Made(plan, [BAD], before=[BAD]), ctx, dry_run=True)
+    assert outcome.verdict is Verdict.PLANNED
+    assert outcome.changes == plan.changes
+    assert doors.ran == []
+    assert events(ctx, "change") == []
+    assert [e["data"]["what"] for e in events(ctx, "planned")] == [c.what for c in plan.changes]
+    assert ctx.read_only
+
+
+def test_nothing_to_do_says_why(ctx, doors):
+    outcome = go(Made(Plan(reason="it is there"), [GOOD]), ctx)
+    assert (outcome.verdict, outcome.changes, outcome.reason) == (Verdict.PASS, (), "it is there")
+    assert doors.ran == []
+    assert [e["data"]["text"] for e in events(ctx, "note")] == ["it is there"]
+
+
+def test_a_failed_check_fails_the_stage_with_its_remedy(ctx):
+    with pytest.raises(ChecksFailed) as caught:
+        go(Made(checks=[GOOD, BAD]), ctx)
+    assert str(caught.value) == (
+        "made: 1 check failed\n  FAIL worker-1: is well: got ill, want well; cure"
+    )
+    (ended,) = events(ctx, "stage.ended")
+    assert (ended["data"]["verdict"], ended["data"]["reason"]) == ("FAIL", "made: 1 check failed")
+    assert [e["data"]["status"] for e in events(ctx, "check")] == ["PASS", "FAIL"]
+    assert ctx.snapshots == ["made"], "the evidence is kept on failure too"
+
+
+@pytest.mark.parametrize("status", [Status.WARN, Status.SKIP])
+def test_a_warning_or_a_skipped_check_does_not_fail_the_stage(ctx, status):
+    assert go(Made(checks=[Check("a", "h", status, "s")]), ctx).verdict is Verdict.PASS
+
+
+def test_a_precondition_that_does_not_hold_stops_before_the_plan(ctx, doors):
+    with pytest.raises(PreconditionError, match="made: 1 check failed"):
+        go(Made(Plan((change("worker-1", "a"),)), before=[BAD]), ctx)
+    assert doors.ran == []
+    assert events(ctx, "planned") == []
+
+
+def test_a_host_out_of_reach_is_an_error_of_its_own_kind(ctx, doors):
+    doors.unreachable["worker-2"] = ConnectError("worker-2: cannot connect")
+    with pytest.raises(ConnectError, match="made: worker-2: cannot connect"):
+        go(Made(), ctx)
+    assert [e["host"] for e in events(ctx, "error")] == ["worker-2"]
+
+
+def test_a_failing_host_stops_alone_and_the_others_finish(ctx, doors):
+    doors.broken["worker-1", "do a"] = 1
+    plan = Plan(
+        tuple(change(host, word) for host in ("worker-1", "worker-2") for word in "ab"),
+        cleanup=(change("control-plane-1", "end"),),
+    )
+    with pytest.raises(CommandError) as caught:
+        go(Made(plan, [GOOD]), ctx)
+    assert str(caught.value).startswith("made: worker-1: do a: exit status 1\n  | it broke")
+    assert ("worker-1", "do b") not in doors.ran
+    assert [each for each in doors.ran if each[0] == "worker-2"] == [
+        ("worker-2", "do a"),
+        ("worker-2", "do b"),
+    ]
+    assert doors.ran[-1] == ("control-plane-1", "do end"), "cleaned up all the same"
+    ended = {e["host"]: e["data"]["ok"] for e in events(ctx, "host.ended")}
+    assert ended == {"worker-1": False, "worker-2": True}
+    assert [e["host"] for e in events(ctx, "error")] == ["worker-1"]
+    assert events(ctx, "stage.ended")[-1]["data"]["verdict"] == "FAIL"
+    assert events(ctx, "check") == [], "what was not finished is not judged"
+
+
+def test_several_failures_are_all_told(ctx, doors):
+    doors.broken["worker-1", "do a"] = 1
+    doors.broken["worker-2", "do a"] = ConnectError("worker-2: gone")
+    with pytest.raises(CommandError) as caught:
+        go(Made(Plan((change("worker-1", "a"), change("worker-2", "a")))), ctx)
+    assert "  also worker-2: worker-2: gone" in str(caught.value)
+    assert {e["host"] for e in events(ctx, "error")} == {"worker-1", "worker-2"}
+
+
+def test_what_the_cluster_needs_comes_before_the_hosts_actions(ctx, doors):
+    made = Action(CLUSTER, "make", do=lambda hands: hands.put("control-plane-1", "x", "/made"))
+    go(Made(Plan((change("worker-1", "a"), made)), [GOOD]), ctx)
+    assert doors.ran == [("control-plane-1", "put /made"), ("worker-1", "do a")]
+    doors.ran.clear()
+    fails = Action(CLUSTER, "make", do=lambda _: (_ for _ in ()).throw(KitError("cluster: no")))
+    with pytest.raises(KitError, match="cluster: no"):
+        go(Made(Plan((change("worker-1", "a"), fails))), ctx)
+    assert doors.ran == [], "the hosts' actions rely on it"
+
+
+def test_a_change_of_the_cluster_drops_the_connection_to_the_old_one(ctx, doors):
+    action = Action("worker-1", "reset", Cmd.change("reset"), changes_cluster=True)
+    go(Made(Plan((action,)), [GOOD]), ctx)
+    assert doors.ran == [(CLUSTER, "forget the connection"), ("worker-1", "reset")]
+
+
+@pytest.mark.parametrize("where", ["apply", "check"])
+def test_an_interrupt_ends_the_stage_in_the_record(ctx, doors, where):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    stage = (
+        Made(
+            Plan((Action("worker-1", "wait", do=interrupt),), cleanup=(change("worker-2", "end"),))
+        )
+        if where == "apply"
+        else Made(on_check=interrupt)
+    )
+    with pytest.raises(Interrupted) as caught:
+        go(stage, ctx)
+    assert caught.value.exit_code == 130
+    assert "goes on from what is true" in caught.value.remedy
+    (ended,) = events(ctx, "stage.ended")
+    assert ended["data"]["verdict"] == "INTERRUPTED"
+    if where == "apply":
+        assert doors.ran == [("worker-2", "do end")], "cleaned up all the same"
+
+
+def test_the_gate_refuses_every_change_of_a_reading_stage(ctx, doors):
+    class Reading(Made):
+        changes_nothing = True
+
+    with pytest.raises(KitError, match="this stage may not change anything"):
+        go(Reading(Plan((change("worker-1", "a"),))), ctx)
+    assert doors.ran == []
+    assert events(ctx, "change") == []
+
+
+def test_the_gate_opens_again_for_the_next_stage(ctx, doors):
+    go(Made(checks=[GOOD]), ctx, dry_run=True)
+    go(Made(Plan((change("worker-1", "a"),)), [GOOD]), ctx)
+    assert doors.ran == [("worker-1", "do a")]
+
+
+def test_reading_refuses_commands_that_change(ctx, doors):
+    with pytest.raises(KitError, match="a change outside the gate"):
+        ctx.read("worker-1", Cmd.change("rm", "x"))
+    assert doors.ran == []
+    assert ctx.read("worker-1", Cmd.of("cat", "x")).ok
+
+
+def test_a_command_must_end_well_where_it_is_expected_to():
+    good = CommandResult("h", "x", "out", "", 0)
+    assert expect(good) is good
+    with pytest.raises(CommandError, match="exit status 2") as caught:
+        expect(CommandResult("h", "x", "", "why", 2), remedy="look")
+    assert caught.value.remedy == "look"
+
+
+def test_the_order_of_the_stages_stands_once():
+    names = [stage.name for stage in STAGES]
+    assert names == ["preflight", "reset", "packages", "init", "network", "join", "ready", "verify"]
+    assert position("network") < position("join"), "the plugin is there before the workers join"
+    assert [s.name for s in STAGES if s.changes_nothing] == ["preflight", "ready"]
+    with pytest.raises(ParamsError, match="did you mean 'packages'"):
+        get_stage("package")
+
+
+def test_a_defect_of_the_kit_ends_the_stage_in_the_record_too(ctx):
+    def defect() -> None:
+        raise ValueError("not an error of the kit")
+
+    with pytest.raises(ValueError, match="not an error of the kit"):
+        go(Made(on_check=defect), ctx)
+    (ended,) = events(ctx, "stage.ended")
+    assert ended["data"]["verdict"] == "FAIL"
+    assert "not an error of the kit" in ended["data"]["reason"]
