@@ -186,9 +186,11 @@ def readiness_waterfall(
         late = own[own["offset_s"] >= 0]
         before = len(late) < len(own)
         left = 0.0 if before else float(late["offset_s"].min()) if len(late) else 0.0
-        for phase, at in zip(late["phase"], late["offset_s"], strict=True):
+        waits = zip(late["phase"], late["offset_s"], late["waited_s"], strict=True)
+        for number, (phase, at, waited) in enumerate(waits):
             width = float(at) - left
-            if width > 0:
+            nothing_asked = number > 0 and waited != waited  # NaN: no wait of the node's own
+            if width > 0 and not nothing_asked:
                 used.add(phase)
                 ax.barh(
                     row, width, left=left, height=0.62, color=shades[phase],

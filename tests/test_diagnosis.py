@@ -254,3 +254,29 @@ def test_nodes_that_were_all_ready_before_the_run_are_shown_as_they_became_ready
     assert picture is not None
     assert picture.axes[0].get_xlim()[1] < 60
     assert not summary.ready_before(load_run(RECORDED))
+
+
+def test_a_node_waits_only_for_pods_that_somebody_wants(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "watch").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    node = {"metadata": {"name": "n", "uid": "1"}, "status": ready}
+    placed = {"metadata": {"name": "p", "uid": "2"}, "spec": {"nodeName": "n"}}
+    state = {"containerStatuses": [{"ready": True, "state": {"running": {}}}]}
+    runs = {**placed, "status": {"phase": "Running", "podIP": "10.244.0.2", **state}}
+    lines = {
+        "nodes": [(100.0, "ADDED", {**node, "status": {}}), (110.0, "MODIFIED", node)],
+        "pods": [(150.0, "ADDED", placed), (152.5, "MODIFIED", runs)],
+    }
+    for name, seen in lines.items():
+        text = "".join(
+            json.dumps({"t": t, "obj": {"type": kind, "object": item}}) + "\n"
+            for t, kind, item in seen
+        )
+        (run / "watch" / f"{name}.jsonl").write_text(text)
+    found = moments(run)
+    assert found["n", "ready"]["waited_s"] == 10.0
+    assert pd.isna(found["n", "workload_scheduled"]["waited_s"])
+    assert found["n", "workload_running"]["waited_s"] == 2.5
+    assert summary.readiness_table(load_run(run))["longest_wait"].tolist() == ["Ready (10.0 s)"]

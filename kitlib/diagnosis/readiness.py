@@ -31,7 +31,16 @@ from kitlib.model import Check, Status
 from kitlib.plugins import get as get_plugin
 from kitlib.runs import Run, WatchLine, parse_time
 
-__all__ = ["BUILDING", "COLUMNS", "PHASES", "PodSelector", "checks", "node_phases", "plugin_pods"]
+__all__ = [
+    "BUILDING",
+    "COLUMNS",
+    "NOT_THE_NODES",
+    "PHASES",
+    "PodSelector",
+    "checks",
+    "node_phases",
+    "plugin_pods",
+]
 
 PHASES = {
     "kubeadm_started": "kubeadm started",
@@ -41,9 +50,13 @@ PHASES = {
     "plugin_running": "plugin running",
     "cni_present": "CNI configuration",
     "ready": "Ready",
-    "workload_running": "first workload pod",
+    "workload_scheduled": "first workload pod scheduled",
+    "workload_running": "first workload pod running",
 }
 """Phase -> its name on charts, in the usual order."""
+
+NOT_THE_NODES = "workload_scheduled"
+"""Until somebody wants a pod on it, a node waits for nothing: no wait is counted up to here."""
 
 BUILDING = ("kubeadm_started", "registered", "ready")
 """The phases that tell whether a node was built in a run, or was there before it."""
@@ -54,7 +67,7 @@ COLUMNS = (
 """`node_phases`: one row for each node and phase, also for those that never came (t is NaT).
 offset_s counts from the first phase of any node in this run and is negative for what was there
 before the run (where all nodes were there before it, from the first phase of all); waited_s is the
-time since the node's previous phase, in order of time."""
+time since the node's previous phase, in order of time; NaN for NOT_THE_NODES."""
 
 MILLISECOND, SECOND = 0.001, 1.0
 AT_THE_LATEST = "at the latest"
@@ -247,8 +260,11 @@ def _add_pods(
                 since = _since(running.object)
                 _earliest(node, "plugin_running", _moment(running, since, "pod watch"))
         elif running and not spec.get("hostNetwork"):
-            since = _since(running.object)
-            _earliest(node, "workload_running", _moment(running, since, "pod watch"))
+            moment = _moment(running, _since(running.object), "pod watch")
+            known = node.moments.get("workload_running")
+            if known is None or moment.t < known.t:
+                node.moments["workload_running"] = moment
+                node.moments["workload_scheduled"] = scheduled
 
 
 def _pulls(events: Iterable[WatchLine]) -> dict[str, _Moment]:
@@ -318,7 +334,12 @@ def _add_journal(run: Run, table: Mapping[str, dict[str, _Moment]]) -> None:
                 moments["cni_present"] = _Moment(written, MILLISECOND, source)
 
 
-def _rows(name: str, moments: Mapping[str, _Moment]) -> list[dict[str, Any]]:
+def _rows(name: str, known: Mapping[str, _Moment]) -> list[dict[str, Any]]:
+    moments = dict(known)
+    if NOT_THE_NODES in moments and (
+        "ready" not in moments or moments[NOT_THE_NODES].t < moments["ready"].t
+    ):
+        del moments[NOT_THE_NODES]  # a pod was waiting already: all the time was the node's
     return [
         {
             "node": name,
@@ -343,5 +364,6 @@ def _frame(rows: list[dict[str, Any]], *, begins: float | None) -> pd.DataFrame:
     late = frame["source"].str.endswith(AT_THE_LATEST)
     ordered = frame.assign(late=late).sort_values(["t", "late"], kind="stable")
     frame["waited_s"] = ordered.groupby("node")["t"].diff()
+    frame.loc[frame["phase"] == NOT_THE_NODES, "waited_s"] = float("nan")
     frame["t"] = pd.to_datetime(frame["t"], unit="s", utc=True).dt.round("us")
     return frame
