@@ -40,6 +40,13 @@ JOIN = "06_join"
 READY = "07_ready"
 
 HINTS: tuple[Hint, ...] = (
+    # the hosts are a lab's, and the lab is not there
+    Hint(
+        "lab-not-up",
+        r"no such private key: .*/\.lab/|@127\.0\.0\.1:\d+\): cannot connect",
+        "the parameters name hosts of the lab on this machine, and it does not run",
+        "kit lab up",
+    ),
     # kubeadm init and join: the preflight errors
     Hint(
         "already-in-a-cluster",

@@ -33,6 +33,9 @@ BOOTSTRAP = (
 )
 DIAGNOSTICS = ("20_node_readiness", "21_pod_latency")
 
+INTERRUPT_SECONDS = 10.0
+"""How long an interrupted notebook may take to clean up; then its kernel is ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
@@ -108,9 +111,14 @@ def execute(notebook: Notebook, output: Path, parameters: Mapping[str, Any]) -> 
             progress_bar=False,
             log_output=False,
             config=Config(
-                KernelManager={"transport": "ipc", "ip": str(sockets / "k")},
-                # Nothing is left to do in the kernel then: what counts is in the run directory.
-                NotebookClient={"shutdown_kernel": "immediate"},
+                KernelManager={
+                    "transport": "ipc",
+                    "ip": str(sockets / "k"),
+                    # At Ctrl-C the cell ends its stage: the record, the token, the probe pods.
+                    "shutdown_wait_time": 2 * INTERRUPT_SECONDS,  # a SIGTERM comes at half of it
+                },
+                # A kernel that is shut down while idle says so as an error on the terminal.
+                NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]},
             ),
         )
     except papermill.PapermillExecutionError as error:

@@ -33,12 +33,21 @@ from kitlib.plugins import get as get_plugin
 from kitlib.recorder import Recorder, write_once
 from kitlib.retry import Deadline
 from kitlib.ssh import Ssh
-from kitlib.stages import FIRST_RECORDED, Context, StageRun, get_stage, position
+from kitlib.stages import (
+    FIRST_RECORDED,
+    STAGE_NAMES,
+    Context,
+    StageRun,
+    get_stage,
+    position,
+)
 from kitlib.stages.evidence import snapshot
 
 __all__ = ["Session", "find_params"]
 
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
+NO_CLUSTER = "NoCluster"
+"""The reason of an ApiError where no control plane was ever made: waiting does not help."""
 DEFAULT_KNOWN_HOSTS = Path("~/.ssh/known_hosts").expanduser()
 JOINABLE = timedelta(hours=12)
 """A run begun by hand is continued by the next notebook for that long."""
@@ -80,6 +89,7 @@ class Link:
         if not result.ok:
             raise ApiError(
                 f"{name}: no cluster: {ADMIN_CONF} is not there",
+                reason=NO_CLUSTER,
                 remedy="run the init stage first",
             )
         config = yaml.safe_load(result.stdout)
@@ -285,7 +295,7 @@ class Session:
                 return self._kube
             except ApiError as error:
                 self.forget_kube()
-                if deadline.left < 1:
+                if deadline.left < 1 or error.reason == NO_CLUSTER:
                     raise
                 self.journal.event("progress", host="cluster", text=f"API: {error.message}")
                 time.sleep(1)
@@ -300,8 +310,16 @@ class Session:
         return self._ssh.run(host, cmd)
 
     def has_cluster(self) -> bool:
-        """Return whether this session has spoken with a cluster's API since the last change."""
-        return self._kube is not None
+        """Return whether the API of this build's cluster answers now.
+
+        Before the first recorded stage it would be another cluster's, which is not looked into.
+        """
+        stage = self.journal.stage
+        if stage in STAGE_NAMES and position(stage) < position(FIRST_RECORDED):
+            return False
+        with contextlib.suppress(KitError):
+            return bool(self.kube(wait=0))
+        return False
 
     # --- helpers ---------------------------------------------------------------------------
 

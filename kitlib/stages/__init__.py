@@ -19,6 +19,7 @@ from kitlib.stages.verify import Verify
 __all__ = [
     "FIRST_RECORDED",
     "STAGES",
+    "STAGE_NAMES",
     "Action",
     "Context",
     "Plan",
@@ -42,6 +43,8 @@ STAGES: tuple[Stage, ...] = (
 """The source procedure applies the plugin before `kubeadm init`; there is no API then. Its intent,
 the plugin before the workers join, is kept: network comes before join."""
 
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
 FIRST_RECORDED = "init"
 """From this stage on the API is watched: before it, an answer would be another cluster's."""
 
@@ -55,12 +58,11 @@ def get_stage(name: str) -> Stage:
     for stage in STAGES:
         if stage.name == name:
             return stage
-    names = [stage.name for stage in STAGES]
-    close = get_close_matches(name, names, n=1)
+    close = get_close_matches(name, STAGE_NAMES, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    raise ParamsError(f"unknown stage {name!r}: the stages are {', '.join(names)}{meant}")
+    raise ParamsError(f"unknown stage {name!r}: the stages are {', '.join(STAGE_NAMES)}{meant}")
 
 
 def position(name: str) -> int:
     """Return where a stage stands in the order, from 0."""
-    return [stage.name for stage in STAGES].index(get_stage(name).name)
+    return STAGE_NAMES.index(get_stage(name).name)

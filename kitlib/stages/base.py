@@ -51,7 +51,7 @@ class Doors(Protocol):
         """Return what a reading command did, without a record of its own."""
 
     def has_cluster(self) -> bool:
-        """Return whether this session has spoken with a cluster's API since the last change."""
+        """Return whether the API of this build's cluster answers now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +273,15 @@ class Stage(ABC):
                 fanned = fan_out(work, [name for name in targets if name in by_target])
                 ctx.failures.update(fanned.errors)
                 fanned.raise_first()
-        finally:
+        except BaseException:
             for action in plan.cleanup:
-                ctx.perform(action)
+                try:
+                    ctx.perform(action)
+                except KitError as error:  # must not hide what went wrong before it
+                    ctx.journal.event("error", host=action.target, message=str(error))
+            raise
+        for action in plan.cleanup:
+            ctx.perform(action)
 
 
 def _who(facts: HostFacts) -> str:

@@ -112,11 +112,16 @@ def probe_pods(ctx: Context, probes: ProbeSet) -> Iterator[list[Obj]]:
 
 
 def remove_all(ctx: Context) -> None:
-    """Remove every probe namespace, also one that an interrupted run left."""
+    """Remove every probe namespace, also one that an interrupted run left.
+
+    Raises:
+        ApiError: There is no API; it is not waited for, as the person wants an end.
+    """
+    kube = ctx.kube(wait=0)
     action = Action(
         CLUSTER,
         "remove the probe namespaces",
-        do=lambda hands: _remove_namespaces(hands.kube(), _stale(hands.kube())),
+        do=lambda _: _remove_namespaces(kube, _stale(kube)),
     )
     ctx.read_only = False
     ctx.perform(action)
