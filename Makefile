@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit lock clean
+.PHONY: help demo test check unit newest lock clean
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
 
@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 demo: $(VENV)/.installed  ## Lab up, build, measure, report, lab down.
 	@$(BIN)/kit demo
 
-test: $(VENV)/.installed check unit  ## Run every check and every test.
+test: $(VENV)/.installed check unit newest  ## Run every check and every test.
 
 check: $(VENV)/.installed  ## Lint, format and types.
 	$(BIN)/ruff check
@@ -28,7 +28,12 @@ check: $(VENV)/.installed  ## Lint, format and types.
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed  ## Run the tests; TESTS="..." narrows them.
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+newest:  ## Run what needs no lab under Python 3.13 as well, where that is installed.
+	@if python3.13 -c 'import ensurepip' 2>/dev/null; \
+	then $(MAKE) unit VENV=.venv-3.13 PYTHON=python3.13 TESTS='-m "not lab"'; \
+	else echo "Python 3.13 is not installed here: its tests were not run."; fi
 
 lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest supported one.
 	$(PYTHON) -m venv $(VENV)-lock
@@ -39,4 +44,4 @@ lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest suppor
 	rm -rf $(VENV)-lock build *.egg-info
 
 clean:  ## Remove the environment and caches; runs/ and the lab's state stay.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-3.13 .mypy_cache .pytest_cache .ruff_cache

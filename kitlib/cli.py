@@ -379,6 +379,11 @@ def _fail(error: KitError) -> None:
     console.print(str(error), markup=False)
     for line in _hints(str(error)):
         console.print(line, markup=False)
+    if isinstance(error, Interrupted):
+        # Python would wait for every thread; one that waits on a host may do so for minutes.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code)
     sys.exit(error.exit_code)
 
 

@@ -17,7 +17,7 @@ from kitlib.kube import Obj
 from kitlib.model import CLUSTER
 from kitlib.probes import ping
 from kitlib.session import Session
-from kitlib.stages.probe_pods import ProbeSet, probe_pods
+from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
 __all__ = ["STAGE", "measure_latency"]
 
@@ -80,9 +80,7 @@ def _round(
             cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
             started = time.time()
             if path == "pod":
-                result = session.kube(wait=10).exec(
-                    probes.namespace, f"probe-{source}", cmd, timeout=cmd.timeout or 60
-                )
+                result = in_pod(session.context, probes, source, cmd)
             else:
                 result = session.quietly(source, cmd)
             try:

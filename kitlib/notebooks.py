@@ -7,10 +7,15 @@ when several start at a time, and a shared socket directory is worse.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +38,7 @@ BOOTSTRAP = (
 )
 DIAGNOSTICS = ("20_node_readiness", "21_pod_latency")
 
-INTERRUPT_SECONDS = 10.0
+INTERRUPT_SECONDS = 30.0
 """How long an interrupted notebook may take to clean up; then its kernel is ended."""
 
 
@@ -97,55 +102,102 @@ def execute(notebook: Notebook, output: Path, parameters: Mapping[str, Any]) -> 
     problems = check_notebook_parameters(notebook.declared, parameters, notebook.path.name)
     if problems:
         raise ParamsError(problems)
+    sockets = Path(tempfile.mkdtemp(prefix="kit-"))
+    kernels: list[Any] = []
+    # papermill's own Ctrl-C ends the kernel at once. In a thread of its own it does not see the
+    # signal, and the cell that is under way can end its stage: the record, the token, the pods.
+    with ThreadPoolExecutor(1, thread_name_prefix="papermill") as pool:
+        future = pool.submit(_run, notebook.path, output, parameters, sockets, kernels)
+        try:
+            interrupted = _wait(future, kernels)
+            error = future.exception()
+        finally:
+            shutil.rmtree(sockets, ignore_errors=True)
+    if interrupted:
+        raise Interrupted(f"{notebook.name}: interrupted") from error
+    if error is not None:
+        raise _as_kit_error(notebook, output, error) from error
+
+
+def _run(
+    path: Path, output: Path, parameters: Mapping[str, Any], sockets: Path, kernels: list[Any]
+) -> None:
+    """Run a notebook; `kernels` gets its kernel's manager as soon as there is one."""
     # Slow to import (1 to 3 s on a small machine), and most verbs run no notebook.
     import papermill
-    from nbclient.exceptions import DeadKernelError
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import ensure_event_loop
     from traitlets.config import Config
 
-    sockets = Path(tempfile.mkdtemp(prefix="kit-"))
+    class Manager(AsyncKernelManager):
+        def __init__(self, **traits: Any) -> None:
+            super().__init__(**traits)
+            kernels.append(self)
+
     try:
         papermill.execute_notebook(
-            str(notebook.path),
+            str(path),
             str(output),
             parameters=dict(parameters),
             progress_bar=False,
             log_output=False,
             config=Config(
-                KernelManager={
-                    "transport": "ipc",
-                    "ip": str(sockets / "k"),
-                    # At Ctrl-C the cell ends its stage: the record, the token, the probe pods.
-                    "shutdown_wait_time": 2 * INTERRUPT_SECONDS,  # a SIGTERM comes at half of it
-                },
-                # A kernel that is shut down while idle says so as an error on the terminal.
-                NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]},
+                KernelManager={"transport": "ipc", "ip": str(sockets / "k")},
+                # Nothing is left to do in the kernel then: what counts is in the run directory.
+                NotebookClient={"kernel_manager_class": Manager, "shutdown_kernel": "immediate"},
             ),
         )
-    except papermill.PapermillExecutionError as error:
-        raise _as_kit_error(notebook, output, error.ename, error.evalue) from error
-    except DeadKernelError as error:
-        raise KitError(
+    finally:
+        ensure_event_loop().close()  # this thread's own, made by nbclient
+
+
+def _wait(future: Future[None], kernels: Sequence[Any]) -> bool:
+    """Wait for a notebook's end; return whether it was interrupted meanwhile.
+
+    The first Ctrl-C (or SIGTERM) interrupts the cell that is under way; a second one, or the end
+    of INTERRUPT_SECONDS, ends the kernel.
+    """
+    deadline: float | None = None
+    told = False
+    while not future.done():
+        try:
+            wait([future], timeout=0.2)
+            if deadline is not None and time.monotonic() > deadline:
+                _signal(kernels, signal.SIGKILL)
+            elif deadline is not None and not told:
+                told = _signal(kernels, signal.SIGINT)  # the kernel may only be starting
+        except KeyboardInterrupt:
+            deadline = time.monotonic() + INTERRUPT_SECONDS if deadline is None else 0.0
+    return deadline is not None
+
+
+def _signal(kernels: Sequence[Any], number: int) -> bool:
+    """Send a signal to the kernel; return whether there was one to send it to."""
+    pids = [pid for kernel in kernels if (pid := getattr(kernel.provisioner, "pid", None))]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return bool(pids)
+
+
+def _as_kit_error(notebook: Notebook, output: Path, error: BaseException) -> KitError:
+    """Return what ended a notebook, as the class (and so the exit code) that it had there."""
+    name, value = getattr(error, "ename", ""), str(getattr(error, "evalue", ""))
+    if type(error).__name__ == "DeadKernelError":
+        return KitError(
             f"{notebook.name}: the kernel died; the executed copy is {output}",
             remedy="run the same command again: it goes on from what is true on the hosts",
-        ) from error
-    except KeyboardInterrupt:
-        raise Interrupted(f"{notebook.name}: interrupted") from None
-    finally:
-        shutil.rmtree(sockets, ignore_errors=True)
-
-
-def _as_kit_error(notebook: Notebook, output: Path, name: str, value: str) -> KitError:
-    """Return the error that ended a notebook, as the class (and so the exit code) it had there."""
+        )
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, KitError)):
         return KitError(
-            f"{notebook.name}: {name}: {value}",
+            f"{notebook.name}: {name or type(error).__name__}: {value or error}",
             remedy=f"the traceback is in {output}",
         )
-    error = kind.__new__(kind)
+    known = kind.__new__(kind)
     message, _, remedy = value.partition("\n  remedy: ")
-    KitError.__init__(error, message, remedy=remedy)
-    return error
+    KitError.__init__(known, message, remedy=remedy)
+    return known
 
 
 def _declared(path: Path) -> dict[str, Any]:

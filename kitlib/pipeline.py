@@ -81,5 +81,6 @@ def run_notebooks(
             "dry_run": session.dry_run,
             **(parameters or {}),
         }
+        session.journal.event("progress", host="notebook", text=f"running {notebook.name}")
         output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
         notebooks.execute(notebook, output, given)

@@ -93,7 +93,8 @@ def describe(line: Mapping[str, Any]) -> str:
         case "planned" | "progress":
             return f"  {where}{data.get('what') or data.get('text')}"
         case "error":
-            return f"  {where}FAILED: {str(data['message']).partition(chr(10))[0]}"
+            first = str(data["message"]).partition("\n")[0]
+            return f"  {where}FAILED: {first.removeprefix(where)}"
         case "check" if data["status"] in ("FAIL", "WARN"):
             return f"  {where}{data['status']}: {data['summary']}: got {data['got']}"
     return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import shlex
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -130,6 +131,7 @@ class Session:
         control_plane = params.control_plane.name
         self._link = Link(self._ssh, control_plane)
         self._kube: Kube | None = None
+        self._kube_lock = threading.Lock()
         self._facts: dict[str, HostFacts] = {}
         self._provenance_known = False
         self.recorder = self._new_recorder(control_plane)
@@ -288,17 +290,25 @@ class Session:
         deadline = Deadline(wait, "the Kubernetes API")
         while True:
             try:
-                if self._kube is None:
-                    self._kube = self._link.open()
-                else:
-                    self._kube.text("/readyz")
-                return self._kube
+                # One at a time: who finds the connection broken must not close another's new one.
+                with self._kube_lock:
+                    return self._checked_kube()
             except ApiError as error:
-                self.forget_kube()
                 if deadline.left < 1 or error.reason == NO_CLUSTER:
                     raise
                 self.journal.event("progress", host="cluster", text=f"API: {error.message}")
                 time.sleep(1)
+
+    def _checked_kube(self) -> Kube:
+        try:
+            if self._kube is None:
+                self._kube = self._link.open()
+            else:
+                self._kube.text("/readyz")
+        except ApiError:
+            self.forget_kube()
+            raise
+        return self._kube
 
     def forget_kube(self) -> None:
         """Drop the connection to the API."""
@@ -349,7 +359,7 @@ class Session:
         def disconnect() -> None:
             with contextlib.suppress(KitError):
                 link.close()
-            ssh.close()
+            ssh.disconnect()
 
         return Recorder(self.journal, link.open, disconnect)
 

@@ -6,9 +6,9 @@ included, has known_hosts and a reject policy, and nothing is ever read from the
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
-import select
 import socket
 import socketserver
 import threading
@@ -91,6 +91,7 @@ class Ssh:
         self._connect_timeout = connect_timeout
         self._command_timeout = command_timeout
         self._open: dict[str, Connection] = {}
+        self._closed = False
         self._locks = {name: threading.Lock() for name in targets}
 
     def __enter__(self) -> Ssh:
@@ -100,7 +101,12 @@ class Ssh:
         self.close()
 
     def close(self) -> None:
-        """Close every connection; commands under way end with a ConnectError."""
+        """Close every connection for good; commands under way end with a ConnectError."""
+        self._closed = True
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close every connection; the next command opens a new one."""
         for connection in list(self._open.values()):
             _close(connection)
         self._open.clear()
@@ -121,20 +127,15 @@ class Ssh:
                 cmd.render(), hide=True, warn=True, in_stream=False, pty=False, timeout=limit
             )
         except CommandTimedOut as error:
-            # fabric leaves the command running on the host; its channel dies with the connection.
             self._drop(name)
-            raise CommandError(
-                name,
-                str(cmd),
-                None,
-                f"no end within {limit:g} s",
-                remedy="look at the host; raise the timeout in the parameters if it is only slow",
-            ) from error
+            raise _endless(name, cmd, limit) from error
         except (SSHException, OSError, EOFError) as error:
             self._drop(name)
             raise _lost(name, cmd, error) from error
         if result.exited < 0:  # paramiko's word for "the channel closed without an exit status"
             self._drop(name)
+            if time.monotonic() - started >= limit:
+                raise _endless(name, cmd, limit)  # fabric was asked while its timer still ran
             raise _lost(name, cmd, "the connection closed before the command ended")
         return CommandResult(
             host=name,
@@ -191,6 +192,8 @@ class Ssh:
 
     def _connection(self, name: str) -> Connection:
         with self._locks[name]:
+            if self._closed:  # a thread that was unblocked by closing must not begin anew
+                raise HostLoginError(f"{name}: the connections are closed")
             connection = self._open.get(name)
             if connection is not None and connection.is_connected:
                 return connection
@@ -333,6 +336,17 @@ def _close(connection: Connection) -> None:
         hop.close()
 
 
+def _endless(name: str, cmd: Cmd, limit: float) -> CommandError:
+    # fabric leaves the command running on the host; its channel dies with the connection.
+    return CommandError(
+        name,
+        str(cmd),
+        None,
+        f"no end within {limit:g} s",
+        remedy="look at the host; raise the timeout in the parameters if it is only slow",
+    )
+
+
 def _lost(name: str, cmd: Cmd, why: object) -> ConnectError:
     return ConnectError(
         f"{name}: the connection was lost during: {cmd}: {why}",
@@ -341,23 +355,29 @@ def _lost(name: str, cmd: Cmd, why: object) -> ConnectError:
 
 
 def _splice(sock: socket.socket, channel: paramiko.Channel) -> None:
-    """Copy both ways until one side closes."""
-    try:
-        while True:
-            ready, _, _ = select.select([sock, channel], [], [], 5)
-            if channel in ready:
-                data = channel.recv(65536)
-                if not data:
-                    return
-                sock.sendall(data)
-            if sock in ready:
-                data = sock.recv(65536)
-                if not data:
-                    return
+    """Copy both ways until both sides have ended.
+
+    Two threads with blocking reads: `select` on a channel makes paramiko write to a descriptor of
+    its own, whose number may belong to another connection by then.
+    """
+
+    def inwards() -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while data := sock.recv(65536):
                 channel.sendall(data)
-            if channel.closed and not channel.recv_ready():
-                return
+        with contextlib.suppress(OSError, EOFError):
+            channel.shutdown_write()
+
+    thread = threading.Thread(target=inwards, daemon=True, name="forward-in")
+    thread.start()
+    try:
+        while data := channel.recv(65536):
+            sock.sendall(data)
     except (OSError, EOFError):
-        return
+        pass
     finally:
+        # The far side has ended: nothing that still comes in has a reader.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
         channel.close()
+        thread.join(timeout=10)

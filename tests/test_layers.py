@@ -41,7 +41,7 @@ SOLE_IMPORTERS = {
     "pyarrow": {"frames"},
     "matplotlib": {"charts"},
     "papermill": {"notebooks"},
-    "nbclient": {"notebooks"},
+    "jupyter_client": {"notebooks"},
     "nbformat": set(),
     "IPython": {"nb"},
     "typer": {"cli"},

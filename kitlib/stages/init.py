@@ -71,7 +71,8 @@ class Init(Stage):
                 "the Kubernetes API answers in the wanted version",
                 got=version,
                 expected=f"v{params.kubernetes_version}",
-                remedy="look at the kubelet's journal on the control plane, kept in the record",
+                remedy="if an init was broken off here, run the reset stage, then this one; else "
+                "look at the kubelet's journal on the control plane, kept in the record",
             ),
             Check.that(
                 here.cluster == params.cluster,

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from kitlib.command import Cmd
+from kitlib.errors import ApiError
 from kitlib.kube import Kube, Obj
-from kitlib.model import CLUSTER
+from kitlib.model import CLUSTER, CommandResult
 from kitlib.retry import Deadline, until
 from kitlib.stages.base import Action, Context, Hands
 
-__all__ = ["LABEL", "ProbeSet", "probe_pods", "remove_all"]
+__all__ = ["LABEL", "ProbeSet", "in_pod", "probe_pods", "remove_all"]
 
 LABEL = "app.kubernetes.io/managed-by=cluster-network-kit"
 _LABELS = dict([LABEL.split("=")])
 GONE_SECONDS = 60
+EXEC_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,24 @@ class ProbeSet:
                 ],
             },
         }
+
+
+def in_pod(ctx: Context, probes: ProbeSet, node: str, cmd: Cmd) -> CommandResult:
+    """Return what a command in a node's probe pod did; one that the API lost is tried once more.
+
+    Raises:
+        ApiError: It could not be started, or was lost twice.
+        CommandError: It did not end in time.
+    """
+    limit = cmd.timeout or EXEC_SECONDS
+    for last in (False, True):
+        try:
+            return ctx.kube(wait=10).exec(probes.namespace, f"probe-{node}", cmd, timeout=limit)
+        except ApiError as error:
+            if last or not error.retryable:
+                raise
+            ctx.journal.event("note", text=f"{node}: tried once more: {error.message}")
+    raise AssertionError("unreachable")
 
 
 @contextmanager

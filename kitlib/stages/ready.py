@@ -15,7 +15,12 @@ from kitlib.facts import HostFacts
 from kitlib.model import CLUSTER, Check
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
-from kitlib.stages.observe import plugin_pods, wait_for_nodes, wait_for_workloads
+from kitlib.stages.observe import (
+    plugin_pods,
+    wait_for_nodes,
+    wait_for_workloads,
+    workload_objects,
+)
 
 __all__ = ["STEADY_SECONDS", "Ready", "Steady"]
 
@@ -42,12 +47,14 @@ class Ready(Stage):
         judged = [manifest_check(ctx)]
         nodes = wait_for_nodes(ctx, [host.name for host in ctx.hosts], limit)
         judged += checks.nodes(nodes, ctx.params, ctx.plugin)
-        objects = wait_for_workloads(ctx, ctx.plugin.workloads, seconds=limit)
-        judged += checks.workloads(objects, ctx.plugin, nodes=len(nodes))
+        wait_for_workloads(ctx, ctx.plugin.workloads, seconds=limit)
         steady = Steady(ctx)
         facts = ctx.facts(fresh=True)
         _note_configurations(ctx, facts)
-        return [*judged, *checks.cni(facts, ctx.plugin), *steady.end()]
+        judged += [*checks.cni(facts, ctx.plugin), *steady.end()]
+        # Judged last: a container that crashed meanwhile is counted only after its back-off.
+        objects = workload_objects(ctx.kube(), ctx.plugin.workloads)
+        return [*judged, *checks.workloads(objects, ctx.plugin, nodes=len(nodes))]
 
 
 def _note_configurations(ctx: Context, facts: Mapping[str, HostFacts]) -> None:

@@ -105,7 +105,7 @@ class StageRun:
             self._end(Verdict.INTERRUPTED, "interrupted")
             raise Interrupted(
                 f"{self.stage.name}: interrupted",
-                remedy="run the same command again: it goes on from what is true on the hosts",
+                remedy="run the build again: it goes on from what is true on the hosts",
             ) from None
         except KitError as error:
             for host, failure in ctx.failures.items():
@@ -182,7 +182,11 @@ def _story(stage: Stage, bad: list[Check]) -> str:
 
 def _with_others(stage: Stage, error: KitError, failures: dict[str, Exception]) -> KitError:
     """Return the error with the stage's name, and the other hosts' failures told beside it."""
-    others = [f"  also {host}: {other}" for host, other in failures.items() if other is not error]
+    others = []
+    for host, other in failures.items():
+        text = other.message if isinstance(other, KitError) else repr(other)
+        if other is not error:
+            others.append(f"  also {host}: {text.removeprefix(f'{host}: ')}")
     if others:
         error.message += "\n" + "\n".join(others)
     if not error.message.startswith(f"{stage.name}: "):

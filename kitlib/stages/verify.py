@@ -14,7 +14,7 @@ from kitlib.probes import dns, ping
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import workload_objects
-from kitlib.stages.probe_pods import ProbeSet, probe_pods
+from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 from kitlib.stages.ready import Steady
 
 __all__ = ["Verify"]
@@ -80,7 +80,7 @@ def _measure(ctx: Context, probes: ProbeSet, pods: list[Obj]) -> list[Check]:
         source, target = pair
         cmd = ping.command(addresses[target], count=PACKETS, interval=INTERVAL)
         try:
-            result = kube.exec(probes.namespace, f"probe-{source}", cmd, timeout=cmd.timeout or 60)
+            result = in_pod(ctx, probes, source, cmd)
         except (ApiError, CommandError) as error:
             return Heard(PACKETS, 0, error.message.splitlines()[0])
         samples = ping.parse(result.stdout + result.stderr, count=PACKETS)
@@ -101,13 +101,12 @@ def _measure(ctx: Context, probes: ProbeSet, pods: list[Obj]) -> list[Check]:
 
 def _names(ctx: Context, probes: ProbeSet, alive: list[str]) -> list[Check]:
     """Return for each node whether its pods get a name's address, by way of a ClusterIP."""
-    kube = ctx.kube()
     wanted = str(ctx.params.service_cidr.network_address + 1)
 
     def look_up(node: str) -> str:
         cmd = dns.command(NAME)
         try:
-            result = kube.exec(probes.namespace, f"probe-{node}", cmd)
+            result = in_pod(ctx, probes, node, cmd)
         except (ApiError, CommandError) as error:
             return error.message.splitlines()[0]
         answer = dns.parse(result.stdout + result.stderr)

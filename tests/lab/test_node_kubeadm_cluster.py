@@ -108,7 +108,7 @@ async def test_token_verbs_join_and_reset(control, worker):
     listed = await call(control, "kubeadm", "token", "list")
     assert listed.lines[0].split() == recorded("token-list")["out"][0].split()
     assert len(listed.lines) == 3
-    short = await call(control, "kubeadm", "token", "create", "--ttl", "1s")
+    short = await call(control, "kubeadm", "token", "create", "--ttl", "1m")
     gone = await call(control, "kubeadm", "token", "delete", short.lines[0])
     assert gone.lines == [f'bootstrap token "{short.lines[0][:6]}" deleted']
 
