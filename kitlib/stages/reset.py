@@ -33,19 +33,21 @@ class Reset(Stage):
         situation = judge(ctx)
         guard(ctx, situation)
         actions: list[Action] = []
+        peers = {host.node_address for host in ctx.hosts}
         for host in ctx.hosts:
-            actions += _for_host(host.name, situation)
+            actions += _for_host(host.name, situation, peers)
         kept = "the wanted cluster stands" if situation.wanted else "the hosts are clean"
         return Plan(tuple(actions), "" if actions else f"nothing to reset: {kept}")
 
     def check(self, ctx: Context) -> list[Check]:
         """Return for each host that nothing is left that does not belong to the wanted cluster."""
         situation = judge(ctx)
+        peers = {host.node_address for host in ctx.hosts}
         checks = []
         for host in ctx.hosts:
             here = situation.facts[host.name]
             rest = [situation.reset[host.name]] if host.name in situation.reset else []
-            rest += [action.what for action in _leftovers(host.name, here, situation)]
+            rest += [action.what for action in _leftovers(host.name, here, situation, peers)]
             checks.append(
                 Check.that(
                     not rest,
@@ -60,7 +62,7 @@ class Reset(Stage):
         return checks
 
 
-def _for_host(name: str, situation: Situation) -> list[Action]:
+def _for_host(name: str, situation: Situation, peers: set[str]) -> list[Action]:
     here = situation.facts[name]
     actions = []
     if name in situation.reset:
@@ -83,10 +85,10 @@ def _for_host(name: str, situation: Situation) -> list[Action]:
                     changes_cluster=True,
                 )
             )
-    return actions + _leftovers(name, here, situation)
+    return actions + _leftovers(name, here, situation, peers)
 
 
-def _leftovers(name: str, here: HostFacts, situation: Situation) -> list[Action]:
+def _leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str]) -> list[Action]:
     """Return the removal of what plugins left, where no part of the wanted cluster uses it."""
     if situation.wanted and name not in situation.reset and here.kubeadm.joined:
         return []  # another plugin's traces here would have made the cluster an unwanted one
@@ -107,10 +109,31 @@ def _leftovers(name: str, here: HostFacts, situation: Situation) -> list[Action]
             mutates=True,
         )
         actions.append(Action(name, what, command))
-    for action in (_paths(name, here), _tables(name, here), _chains(name, here)):
+    for action in (
+        _routes(name, here, peers),
+        _paths(name, here),
+        _tables(name, here),
+        _chains(name, here),
+    ):
         if action is not None:
             actions.append(action)
     return actions
+
+
+def _routes(name: str, here: HostFacts, peers: set[str]) -> Action | None:
+    """Return the removal of routes by way of another node: the next plugin shares out anew.
+
+    Routes through a plugin's own device are gone with the device.
+    """
+    left = [
+        route.destination
+        for route in here.routes or ()
+        if route.gateway in peers and route.destination != "default"
+    ]
+    if not left:
+        return None
+    command = script('for r in "$@"; do ip route delete "$r" || exit 1; done', *left, mutates=True)
+    return Action(name, f"delete the routes that were left: {', '.join(left)}", command)
 
 
 def _paths(name: str, here: HostFacts) -> Action | None:
