@@ -27,7 +27,7 @@ KINDS = {
 }
 """File name in watch/ -> path of the API."""
 
-RETRY = 0.5
+RETRY = 0.2
 """Seconds between two attempts to reach the API."""
 
 
