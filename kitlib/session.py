@@ -234,10 +234,7 @@ class Session:
         """
         run = self.begin(name)
         try:
-            run.preconditions()
-            run.plan()
-            run.apply()
-            return run.validate()
+            return run.to_the_end()
         except Interrupted:
             self._ssh.close()  # unblocks what still waits on a host
             raise

@@ -13,11 +13,13 @@ from kitlib.params import Params
 from kitlib.plugins.schema import minor
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 
-__all__ = ["KIT_DIRECTORY", "Init", "api_address", "kubeadm_config"]
+__all__ = ["KIT_DIRECTORY", "KUBECONFIG", "Init", "api_address", "kubeadm_config"]
 
 KIT_DIRECTORY = "/etc/kubekit"
 """Where the kit keeps on a host what it applied there."""
 CONFIG = f"{KIT_DIRECTORY}/kubeadm.yaml"
+KUBECONFIG = {"KUBECONFIG": "/etc/kubernetes/admin.conf"}
+"""The environment of commands on the control plane that speak with the API as administrator."""
 
 
 class Init(Stage):

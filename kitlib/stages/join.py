@@ -8,12 +8,11 @@ import string
 from kitlib.command import Cmd, Secret
 from kitlib.model import CLUSTER, Check
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
-from kitlib.stages.init import api_address
+from kitlib.stages.init import KUBECONFIG, api_address
 
 __all__ = ["Join"]
 
 TOKEN_LIFE = "30m"  # noqa: S105 - a duration: longer than any join waits, gone the same day
-KUBECONFIG = {"KUBECONFIG": "/etc/kubernetes/admin.conf"}
 _ALPHABET = string.ascii_lowercase + string.digits
 
 

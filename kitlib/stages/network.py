@@ -24,12 +24,11 @@ from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, Check, Status
 from kitlib.plugins import Plugin
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
-from kitlib.stages.init import KIT_DIRECTORY
+from kitlib.stages.init import KIT_DIRECTORY, KUBECONFIG
 from kitlib.stages.observe import wait_for_workloads
 
 __all__ = ["Network", "fetch", "manifest_check", "read_manifest"]
 
-KUBECONFIG = {"KUBECONFIG": "/etc/kubernetes/admin.conf"}
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 FETCH_SECONDS = 30
 MAX_BYTES = 20_000_000

@@ -95,6 +95,13 @@ class StageRun:
             self._snapshot(self._ctx)
             return self._end(Verdict.PASS, self._plan.reason)
 
+    def to_the_end(self) -> Outcome:
+        """Return how the stage ended, all steps in a row; raises what they raise."""
+        self.preconditions()
+        self.plan()
+        self.apply()
+        return self.validate()
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """See that the stage's end is recorded when a step fails or is interrupted."""
@@ -167,11 +174,7 @@ def run_stage(
     Raises:
         KitError: The stage failed; the journal has the whole story.
     """
-    run = StageRun(stage, ctx, dry_run=dry_run, snapshot=snapshot)
-    run.preconditions()
-    run.plan()
-    run.apply()
-    return run.validate()
+    return StageRun(stage, ctx, dry_run=dry_run, snapshot=snapshot).to_the_end()
 
 
 def _story(stage: Stage, bad: list[Check]) -> str:
