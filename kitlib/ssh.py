@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import paramiko
 from fabric import Config, Connection
+from fabric.runners import Remote
 from invoke.exceptions import CommandTimedOut
 from paramiko.ssh_exception import (
     AuthenticationException,
@@ -226,7 +227,7 @@ class Ssh:
             port=target.port,
             connect_timeout=self._connect_timeout,
             connect_kwargs=arguments,
-            config=Config(lazy=False),
+            config=Config(overrides={"runners": {"remote": _Remote}}, lazy=False),
         )
         for hop in _hops(connection):
             if self._known_hosts.is_file():
@@ -272,6 +273,15 @@ class Ssh:
             f"{where}: cannot connect: {reason}",
             remedy="check that the host is up, the address and port are right and SSH runs",
         )
+
+
+class _Remote(Remote):  # type: ignore[misc]  # fabric is untyped
+    """A command's runner whose timer may find the connection closed already."""
+
+    def kill(self) -> None:
+        """Close the command's channel; called by fabric in the thread of its timer."""
+        with contextlib.suppress(SSHException, OSError, EOFError):
+            super().kill()
 
 
 class HostKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ sys.path.append(str(Path(__file__).parent / "lab"))  # apikit serves both folder
 
 REQUIRE_ALL = "KIT_REQUIRE_ALL"
 """Set to 1, a test whose real part is missing fails instead of being skipped."""
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and so its children: here and
+# in the commands that the tests interrupt it must count.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _UNSET = ("KUBECONFIG", "SSH_AUTH_SOCK", "KIT_TRACEBACK", "FORCE_COLOR", "NO_COLOR", "CLICOLOR")

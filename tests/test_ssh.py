@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from sshkit import Door, Server, echo_server, known_hosts, ssh_to, write_key
@@ -145,6 +146,14 @@ def test_a_command_without_an_end_is_a_failure_and_the_host_stays_usable(ssh):
     assert caught.value.exit_status is None
     assert str(caught.value).startswith("worker-1: sleep 60: did not end\n  | no end within 0.3 s")
     assert ssh.run("worker-1", Cmd.of("echo", "again")).stdout == "again\n"
+
+
+def test_a_commands_timer_may_find_the_connection_closed(ssh):
+    """It runs in a thread of its own, where an error would reach nobody but standard error."""
+    runner = ssh._connection("worker-1")._remote_runner()
+    runner.channel = Mock(**{"close.side_effect": EOFError})  # paramiko's answer when both close
+    runner.kill()
+    runner.channel.close.assert_called_once()
 
 
 def test_the_doors_own_timeout_holds_where_the_command_has_none(server, known):

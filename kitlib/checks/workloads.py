@@ -13,7 +13,7 @@ from kitlib.model import Check
 from kitlib.plugins import Plugin
 from kitlib.plugins.schema import Workload
 
-__all__ = ["restart_counts", "restarts", "workloads"]
+__all__ = ["available", "restart_counts", "restarts", "workloads"]
 
 Key = tuple[str, str]
 
@@ -40,27 +40,41 @@ def workloads(
     ]
 
 
+def available(found: Mapping[str, Any] | None, nodes: int | None = None) -> bool:
+    """Return whether every pod of a DaemonSet or Deployment is available, in its present form.
+
+    Args:
+        found: The object with its `kind`; None where it does not exist.
+        nodes: How many nodes a DaemonSet must have a pod on; None to take its own word for it.
+    """
+    if found is None:
+        return False
+    wanted, current, at_hand, seen = _counted(found, nodes)
+    return seen and wanted > 0 and current >= wanted and at_hand >= wanted
+
+
+def _counted(found: Mapping[str, Any], nodes: int | None) -> tuple[int, int, int, bool]:
+    """Return how many pods are wanted, of the present form, available; and if it is up to date."""
+    status = found.get("status", {})
+    seen = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+    if found["kind"] == "DaemonSet":
+        wanted = nodes if nodes is not None else status.get("desiredNumberScheduled", 0)
+        current = status.get("updatedNumberScheduled", 0)
+        return wanted, current, status.get("numberAvailable", 0), seen
+    wanted = found.get("spec", {}).get("replicas", 1)
+    return wanted, status.get("updatedReplicas", 0), status.get("availableReplicas", 0), seen
+
+
 def _available(want: Workload, found: Mapping[str, Any] | None, nodes: int | None) -> Check:
     name = f"{want.kind.lower()}/{want.name}"
     where = f"-n {want.namespace}"
-    ok, got, expected = False, "does not exist", "available"
+    got, expected = "does not exist", "available"
     if found is not None:
-        status = found.get("status", {})
-        if want.kind == "DaemonSet":
-            wanted = nodes if nodes is not None else status.get("desiredNumberScheduled", 0)
-            current = status.get("updatedNumberScheduled", 0)
-            available = status.get("numberAvailable", 0)
-        else:
-            wanted = found.get("spec", {}).get("replicas", 1)
-            current = status.get("updatedReplicas", 0)
-            available = status.get("availableReplicas", 0)
-        generation = found["metadata"].get("generation", 0)
-        seen = status.get("observedGeneration", 0) >= generation
-        ok = seen and wanted > 0 and current >= wanted and available >= wanted
-        got = f"{available} of {wanted} available" + ("" if seen else ", its change not seen yet")
+        wanted, _, at_hand, seen = _counted(found, nodes)
+        got = f"{at_hand} of {wanted} available" + ("" if seen else ", its change not seen yet")
         expected = f"{wanted} available"
     return Check.that(
-        ok,
+        available(found, nodes),
         "workloads.available",
         name,
         "every pod of it is available",

@@ -21,11 +21,11 @@ from kitlib import checks
 from kitlib.command import Cmd
 from kitlib.errors import ApiError, ParamsError, PreconditionError
 from kitlib.kube import Kube, Obj
-from kitlib.model import CLUSTER, Check, Status
+from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.plugins import Plugin
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.init import KIT_DIRECTORY, KUBECONFIG
-from kitlib.stages.observe import wait_for_workloads
+from kitlib.stages.observe import Steady, wait_for_workloads, workload_objects
 
 __all__ = ["Network", "fetch", "manifest_check", "read_manifest"]
 
@@ -82,11 +82,15 @@ class Network(Stage):
     def check(self, ctx: Context) -> list[Check]:
         """Return whether every object is there and what can run on the nodes that exist runs."""
         early = [load for load in ctx.plugin.workloads if load.starts_on_not_ready]
+        plugin = ctx.plugin.model_copy(update={"workloads": tuple(early)})
         applied = manifest_check(ctx)
         seconds = ctx.params.timeouts.ready if applied.status is Status.PASS else 0
-        objects = wait_for_workloads(ctx, early, seconds=seconds)
-        plugin = ctx.plugin.model_copy(update={"workloads": tuple(early)})
-        return [applied, *checks.workloads(objects, plugin)]
+        judged = checks.workloads(wait_for_workloads(ctx, early, seconds=seconds), plugin)
+        if not failed(judged):
+            # Available may be a moment between two crashes: judged again when it has lasted.
+            steady = Steady(ctx).end()
+            judged = [*checks.workloads(workload_objects(ctx.kube(), early), plugin), *steady]
+        return [applied, *judged]
 
 
 def manifest_check(ctx: Context) -> Check:

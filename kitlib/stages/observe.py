@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
+from kitlib import checks
 from kitlib.checks.nodes import ready_condition
+from kitlib.checks.workloads import available
 from kitlib.errors import ApiError
 from kitlib.kube import Kube, Obj
-from kitlib.model import CLUSTER
+from kitlib.model import CLUSTER, Check
 from kitlib.plugins import Plugin
 from kitlib.plugins.schema import Workload
 from kitlib.retry import Deadline
 from kitlib.stages.base import Context
 
-__all__ = ["plugin_pods", "wait_for_nodes", "wait_for_workloads", "workload_objects"]
+__all__ = [
+    "STEADY_SECONDS",
+    "Steady",
+    "plugin_pods",
+    "wait_for_nodes",
+    "wait_for_workloads",
+    "workload_objects",
+]
 
 EVERY = 0.5
 """Seconds between two looks."""
+STEADY_SECONDS = 10.0
+"""The plugin's containers must not restart for that long: a crash loop shows 1/1 in between."""
 DOOMED_RESTARTS = 4
 """A plugin container that was restarted so often will not come up by waiting."""
 
@@ -48,7 +60,7 @@ def wait_for_workloads(ctx: Context, loads: Sequence[Workload], *, seconds: floa
     while True:
         objects = _patiently(ctx, deadline, lambda kube: workload_objects(kube, loads))
         found = {(o["kind"], o["metadata"]["name"]): o for o in objects}
-        missing = [load for load in loads if not _available(found.get((load.kind, load.name)))]
+        missing = [load for load in loads if not available(found.get((load.kind, load.name)))]
         if not missing or deadline.left < EVERY:
             return objects
         pods = _patiently(ctx, deadline, lambda kube: plugin_pods(kube, ctx.plugin))
@@ -90,6 +102,27 @@ def container_states(pod: Obj) -> Mapping[str, Obj]:
     return {part["name"]: part for part in parts}
 
 
+class Steady:
+    """A watch over the plugin's containers, begun now: they must not restart for a while."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._counts = self._read()
+        self._begun = time.monotonic()
+
+    def end(self) -> list[Check]:
+        """Return one check a container, once STEADY_SECONDS have passed since the beginning."""
+        left = self._begun + STEADY_SECONDS - time.monotonic()
+        if left > 0:
+            self._ctx.waiting(CLUSTER, f"the plugin's restart counts for {left:.0f} s more")
+            time.sleep(left)
+        return checks.restarts(self._counts, self._read(), STEADY_SECONDS)
+
+    def _read(self) -> dict[str, int]:
+        pods = plugin_pods(self._ctx.kube(), self._ctx.plugin)
+        return checks.restart_counts(pods, self._ctx.plugin)
+
+
 def _patiently(ctx: Context, deadline: Deadline, ask: Callable[[Kube], list[Obj]]) -> list[Obj]:
     """Return an answer of the API, through a restart of it if need be."""
     while True:
@@ -111,18 +144,6 @@ def _why_not_ready(node: Obj | None) -> str:
     message = str(condition.get("message") or condition.get("reason") or "no condition yet")
     # The runtime's own words come last: "... message:Network plugin returns error: cni ..."
     return message.rpartition("message:")[2].strip()
-
-
-def _available(found: Obj | None) -> bool:
-    if found is None:
-        return False
-    status, spec = found.get("status", {}), found.get("spec", {})
-    if status.get("observedGeneration", 0) < found["metadata"].get("generation", 0):
-        return False
-    if found["kind"] == "DaemonSet":
-        wanted = int(status.get("desiredNumberScheduled", 0))
-        return wanted > 0 and int(status.get("numberAvailable", 0)) >= wanted
-    return int(status.get("availableReplicas", 0)) >= int(spec.get("replicas", 1))
 
 
 def _why_waiting(pods: list[Obj], load: Workload) -> str:

@@ -6,26 +6,17 @@ left; so this stage asks for more before it says PASS.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from kitlib import checks
 from kitlib.command import Cmd
 from kitlib.facts import HostFacts
-from kitlib.model import CLUSTER, Check
+from kitlib.model import Check
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
-from kitlib.stages.observe import (
-    plugin_pods,
-    wait_for_nodes,
-    wait_for_workloads,
-    workload_objects,
-)
+from kitlib.stages.observe import Steady, wait_for_nodes, wait_for_workloads, workload_objects
 
-__all__ = ["STEADY_SECONDS", "Ready", "Steady"]
-
-STEADY_SECONDS = 10.0
-"""The plugin's containers must not restart for that long: a crash loop shows 1/1 in between."""
+__all__ = ["Ready"]
 
 
 class Ready(Stage):
@@ -66,25 +57,3 @@ def _note_configurations(ctx: Context, facts: Mapping[str, HostFacts]) -> None:
             if found.ok:
                 written = {"path": path, "modified": float(found.stdout)}
                 ctx.journal.event("snapshot", host=name, cni_configuration=written)
-
-
-class Steady:
-    """A watch over the plugin's containers, begun now: they must not restart for a while."""
-
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._counts = self._read()
-        self._begun = time.monotonic()
-
-    def end(self) -> list[Check]:
-        """Return one check a container, once STEADY_SECONDS have passed since the beginning."""
-        left = self._begun + STEADY_SECONDS - time.monotonic()
-        if left > 0:
-            self._ctx.waiting(CLUSTER, f"the plugin's restart counts for {left:.0f} s more")
-            time.sleep(left)
-        return checks.restarts(self._counts, self._read(), STEADY_SECONDS)
-
-    def _read(self) -> dict[str, int]:
-        return checks.restart_counts(
-            plugin_pods(self._ctx.kube(), self._ctx.plugin), self._ctx.plugin
-        )

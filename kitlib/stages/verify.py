@@ -13,9 +13,8 @@ from kitlib.model import Check, Status
 from kitlib.probes import dns, ping
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.network import manifest_check
-from kitlib.stages.observe import workload_objects
+from kitlib.stages.observe import Steady, workload_objects
 from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
-from kitlib.stages.ready import Steady
 
 __all__ = ["Verify"]
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 from kit_help import Kit, lab_kit
 
 from kitlib.lab import verbs
-from kitlib.stages import ready
+from kitlib.stages import observe
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,6 @@ def kit(shared_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kit]:
 
     In this process a plugin is watched for half a second only.
     """
-    monkeypatch.setattr(ready, "STEADY_SECONDS", 0.5)
+    monkeypatch.setattr(observe, "STEADY_SECONDS", 0.5)
     yield shared_kit
     verbs.heal(shared_kit.state_dir)

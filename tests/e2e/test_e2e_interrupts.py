@@ -78,7 +78,7 @@ def test_a_stage_is_interrupted_and_goes_on(kit: Kit, name: str) -> None:
         planned, changed = (told(done.run_dir, kind) for kind in ("planned", "change"))
         assert ("cluster", "delete the token") in planned
         assert ("cluster", "delete the token") in changed
-    if name == "init":
+    if name in ("init", "join"):  # kubeadm refuses what it wrote before it was ended
         kit.stage("reset").passed()
     kit.stage(name).passed()
 
