@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,12 +221,15 @@ def notebook(
     arguments = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
     first = "/lab/tree/notebooks/bootstrap/01_preflight.ipynb"
     arguments += [f"--port={port}", f"--LabApp.default_url={first}"]
-    # Nothing here needs the internet: no looking for news or newer versions.
+    # Nothing here needs the internet: no question about news, no looking for newer versions.
+    paths = [str(Path(__file__).with_name("jupyter")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    env = {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
     arguments += ["--LabApp.news_url=None"]
     arguments += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     arguments += [] if browser else ["--no-browser"]
     arguments += ["--allow-root"] if os.geteuid() == 0 else []
-    raise typer.Exit(subprocess.call(arguments))
+    sys.stdout.flush()
+    os.execve(sys.executable, arguments, env)  # noqa: S606 - Ctrl-C is JupyterLab's own to answer
 
 
 @app.command()

@@ -138,7 +138,7 @@ def latency_figure(run: Run) -> Picture | None:
     scale = charts.latency_scale(summary)
     panels = picture.subplots(1, 2)
     for ax, path, words in zip(
-        panels, ("pod", "host"), ("Pod to pod", "Host to host (baseline)"), strict=True
+        panels, ("pod", "host"), ("Pod to pod", "Host to host"), strict=True
     ):
         title = f"{words}: p50 in {unit}"
         charts.latency_heatmap(ax, summary, nodes, path=path, scale=scale, title=title)

@@ -42,17 +42,23 @@ def waiting(words: str) -> Callable[[Line], bool]:
 
 
 MOMENTS = {
+    "preflight": command("read the host's facts"),
     "packages": command("apt-get install"),
     "init": command("kubeadm init"),
     "network": command("kubectl apply"),
     "join": command("kubeadm join"),
     "ready": waiting("restart counts"),
     "verify": waiting("pinging"),
+    "reset": command("kubeadm reset"),
 }
+OPTIONS = {"reset": ("--rebuild",)}
+"""Without it there would be nothing to reset: the cluster is the wanted one."""
 
 
 def before(kit: Kit, name: str) -> None:
     """Have the hosts such that the stage has something to do."""
+    if name == "preflight":
+        return
     if name == "packages":
         kit.clean()
         kit.on(HOSTS[1], "apt-get remove -y --allow-change-held-packages kubelet kubernetes-cni")
@@ -68,7 +74,7 @@ def before(kit: Kit, name: str) -> None:
 def test_a_stage_is_interrupted_and_goes_on(kit: Kit, name: str) -> None:
     """One after another they build a cluster, each interrupted and then done."""
     before(kit, name)
-    running = kit.start("stage", name, "{params}")
+    running = kit.start("stage", name, "{params}", *OPTIONS.get(name, ()))
     running.until_line(MOMENTS[name])
     done = running.interrupt().failed(130, f"{name}: interrupted", "run the build again")
     done.kept("INTERRUPTED")
@@ -80,7 +86,7 @@ def test_a_stage_is_interrupted_and_goes_on(kit: Kit, name: str) -> None:
         assert ("cluster", "delete the token") in changed
     if name in ("init", "join"):  # kubeadm refuses what it wrote before it was ended
         kit.stage("reset").passed()
-    kit.stage(name).passed()
+    kit.stage(name, *OPTIONS.get(name, ())).passed()
 
 
 def nothing_is_left_in_the_cluster(kit: Kit, name: str) -> None:

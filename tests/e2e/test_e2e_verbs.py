@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
 import shutil
+import signal
+import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 from kit_help import Kit, params_for
-from lab_help import HOSTS, free_spec, processes_of
+from lab_help import HOSTS, free_ports, free_spec, processes_of, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -164,3 +171,35 @@ def test_dry_run_of_a_build_changes_nothing(own: Kit) -> None:
     assert plan in done.out
     run = own.run(*lab(own, "ssh", HOSTS[0], "command -v kubeadm || ls /etc/kubekit"))
     assert run.out == ""
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=5):
+        return True
+    return False
+
+
+def test_notebook_opens_jupyterlab_on_the_notebooks(tmp_path: Path) -> None:
+    """It asks nothing of the internet, not even whether it may; Ctrl-C twice ends it."""
+    kit = Kit(tmp_path, params_for(free_spec()))
+    [port] = free_ports(1)
+    running = kit.start("notebook", "{params}", "--no-browser", "--port", str(port))
+    try:
+        lines = iter(running.process.stderr.readline, "")
+        token = next(filter(None, (re.search(r"[?&]token=(\w+)", line) for line in lines)))[1]
+
+        def get(path: str) -> Any:
+            url = f"http://localhost:{port}{path}?token={token}"
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                return json.load(answer)
+
+        until(lambda: answers(port))  # its address is told just before
+        listed = get("/api/contents/notebooks/bootstrap")["content"]
+        assert "01_preflight.ipynb" in [each["name"] for each in listed]
+        told = get("/lab/api/settings/@jupyterlab/apputils-extension:notification")["schema"]
+        assert told["properties"]["fetchNews"]["default"] == "false"
+    finally:
+        for _ in range(2):
+            os.killpg(running.process.pid, signal.SIGINT)
+        running.process.communicate(timeout=60)
+    until(lambda: not running.left())
