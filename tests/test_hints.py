@@ -1,4 +1,8 @@
-"""Every message that the kit must understand leads to its cause."""
+"""Every message that the kit must understand leads to its cause, and healthy output to none.
+
+A golden case is what a tool said (`text`), who said it (`source`: a recording, or the version that
+words it so), and the ids of the hints that it leads to, the most specific one first (`expected`).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,31 @@ CASES = sorted((Path(__file__).parent / "data/hints").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_recorded_message(path: Path) -> None:
+def test_golden_message(path: Path) -> None:
     case = yaml.safe_load(path.read_text())
+    assert set(case) == {"source", "text", "expected"}
+    assert case["source"].startswith(("recorded, ", "not recorded here: ", "the kit itself"))
     assert [hint.id for hint in explain(case["text"])] == case["expected"]
 
 
-def test_there_are_recorded_messages() -> None:
-    assert len(CASES) >= 25
+def test_what_a_healthy_run_says_is_among_the_golden_messages() -> None:
+    healthy = [path for path in CASES if path.stem.startswith("healthy-")]
+    assert len(healthy) >= 20
+    assert all(yaml.safe_load(path.read_text())["expected"] == [] for path in healthy)
+
+
+def test_every_failure_of_a_build_leads_first_to_its_own_hint() -> None:
+    first = {path.stem: yaml.safe_load(path.read_text())["expected"][:1] for path in CASES}
+    assert first["join-already-joined"] == ["already-in-a-cluster"]
+    assert first["init-twice"] == ["init-twice"]
+    assert first["join-expired-token"] == ["token"]
+    assert first["join-wrong-hash"] == ["ca-hash"]
+    assert first["api-killed"] == ["api-refused"]
+    assert first["join-wrong-address"] == ["cluster-info"]
+    assert first["preflight-swap"] == ["swap"]
+    assert first["init-runtime-down"] == ["runtime-down"]
+    ports = yaml.safe_load((CASES[0].parent / "init-while-other-running.yaml").read_text())
+    assert "port-in-use" in ports["expected"]
 
 
 @pytest.mark.parametrize(
