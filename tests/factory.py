@@ -23,6 +23,7 @@ SUBJECTS = {
     "cni": "flannel",
     "runtime": "not-ready-network",
     "leftovers": "flannel",
+    "setup": "kept",
 }
 
 

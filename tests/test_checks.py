@@ -78,15 +78,15 @@ def test_preflight_passes_on_good_hosts(params: Params) -> None:
     [
         ({"host": "lab-not-root"}, {}, "preflight.root", Status.FAIL),
         ({"host": "lab-not-root"}, {}, "preflight.os", Status.WARN),
-        ({"kernel": "fresh"}, {}, "preflight.swap", Status.FAIL),
-        ({"kernel": "fresh"}, {}, "preflight.module.br_netfilter", Status.FAIL),
-        ({"kernel": "fresh"}, {}, "preflight.module.overlay", Status.FAIL),
-        ({"kernel": "fresh"}, {}, "preflight.sysctl.net.ipv4.ip_forward", Status.FAIL),
+        ({"kernel": "fresh"}, {}, "preflight.swap", Status.WARN),
+        ({"kernel": "fresh"}, {}, "preflight.module.br_netfilter", Status.WARN),
+        ({"kernel": "fresh"}, {}, "preflight.module.overlay", Status.WARN),
+        ({"kernel": "fresh"}, {}, "preflight.sysctl.net.ipv4.ip_forward", Status.WARN),
         (
             {"kernel": "fresh"},
             {},
             "preflight.sysctl.net.bridge.bridge-nf-call-iptables",
-            Status.FAIL,
+            Status.WARN,
         ),
         ({}, {"host.cpus": "1"}, "preflight.cpus", Status.FAIL),
         ({}, {"host.memory": "MemTotal: 1000 kB"}, "preflight.memory", Status.WARN),
@@ -134,8 +134,37 @@ def test_a_bridge_setting_that_only_an_emulated_module_lacks(params: Params) -> 
     sections["kernel.modules"] = ""
     facts = {"worker-1": host_facts("worker-1", sections=sections)}
     found = checks.preflight(facts, params, FLANNEL)
-    assert by(found, "preflight.module.br_netfilter").status is Status.FAIL
-    assert by(found, setting).status is Status.FAIL
+    assert by(found, "preflight.module.br_netfilter").status is Status.WARN
+    assert by(found, setting).status is Status.WARN
+
+
+@pytest.mark.parametrize(
+    ("swap", "version", "status", "remedy"),
+    [
+        ("off", "1.22.3", Status.WARN, "packages stage"),
+        ("keep", "1.22.3", Status.FAIL, "swap: off"),
+        ("keep", "1.23.0", Status.WARN, "swap: keep"),
+    ],
+)
+def test_swap_in_preflight_follows_the_parameter(
+    params: Params, swap: str, version: str, status: Status, remedy: str
+) -> None:
+    facts = {"worker-1": host_facts("worker-1", kernel="fresh")}
+    wanted = replace(params, swap=swap, kubernetes_version=version)
+    found = by(checks.preflight(facts, wanted, FLANNEL), "preflight.swap", "worker-1")
+    assert found.status is status
+    assert remedy in found.remedy
+
+
+def test_settings_pass_where_kept_and_in_force_and_fail_one_by_one(params: Params) -> None:
+    assert bad(checks.settings(healthy(), params)) == {}
+    fresh = {"worker-1": host_facts("worker-1", kernel="fresh", setup="fresh")}
+    assert {which for which, _ in bad(checks.settings(fresh, params))} == {
+        f"packages.{each}"
+        for each in ("modules", "modules-kept", "sysctls", "sysctls-kept", "swap", "swap-kept")
+    }
+    kept = bad(checks.settings(fresh, replace(params, swap="keep")))
+    assert not [which for which, _ in kept if "swap" in which]
 
 
 def test_no_runtime_yet_is_no_failure(params: Params) -> None:

@@ -14,7 +14,7 @@ KITLIB = ROOT / "kitlib"
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("words", frozenset({"errors", "model", "command", "__init__"})),
-    ("knowledge", frozenset({"params", "inventory", "plugins", "facts", "probes"})),
+    ("knowledge", frozenset({"params", "inventory", "plugins", "facts", "probes", "software"})),
     ("doors", frozenset({"ssh", "kube", "fanout", "retry", "journal", "recorder"})),
     ("judgement", frozenset({"checks", "hints"})),
     ("action", frozenset({"stages"})),

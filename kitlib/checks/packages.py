@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from kitlib.facts import HostFacts
 from kitlib.model import Check, Status
 from kitlib.params import Params
+from kitlib.plugins.schema import minor
+from kitlib.software.settings import SYSCTLS, wanting
 
-__all__ = ["VERSIONED", "packages"]
+__all__ = ["VERSIONED", "packages", "settings", "settled_later"]
 
 VERSIONED = ("kubelet", "kubeadm", "kubectl")
 """The packages whose version is the Kubernetes version."""
@@ -39,3 +42,52 @@ def packages(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
                 )
             )
     return checks
+
+
+def settings(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
+    """Return for each host whether modules, sysctls and swap are as wanted, now and kept."""
+    checks = []
+    for name, each in facts.items():
+        lacks = wanting(each, params.swap)
+        for which, summary, missing, expected in (
+            ("modules", "the kernel modules are loaded", lacks.load, "loaded"),
+            ("modules-kept", "the modules are loaded at each start", lacks.keep_modules, "kept"),
+            ("sysctls", "the network settings are on", lacks.set, "1"),
+            ("sysctls-kept", "the settings are on at each start", lacks.keep_sysctls, "kept"),
+            ("swap", "swap is as the parameters say", lacks.swaps, "off"),
+            ("swap-kept", "nothing brings swap back", lacks.swap_lines, "no line in /etc/fstab"),
+        ):
+            value = each.kernel.sysctls.get
+            got = [f"{it} = {value(it, 'absent')}" if it in SYSCTLS else it for it in missing]
+            checks.append(
+                Check.that(
+                    not missing,
+                    f"packages.{which}",
+                    name,
+                    summary,
+                    got=("" if not missing else "not so: ") + ", ".join(got),
+                    expected=expected,
+                    remedy="run the packages stage; if it changed nothing, look what undoes it",
+                )
+            )
+    return checks
+
+
+_SETTLED = ("preflight.swap", "preflight.module.", "preflight.sysctl.")
+
+
+def settled_later(check: Check, params: Params) -> Check:
+    """Return a failed preflight check as a warning where the packages stage sets that right.
+
+    With `swap: keep` swap is what was asked for, so it is a warning too; but kubeadm before 1.23
+    itself refuses a host that swaps.
+    """
+    if check.status is not Status.FAIL or not check.id.startswith(_SETTLED):
+        return check
+    remedy = "the packages stage sets it, for now and for every start"
+    if check.id == "preflight.swap" and params.swap == "keep":
+        if minor(params.kubernetes_version) < (1, 23):
+            remedy = "swap: off in the parameters; kubeadm before 1.23 refuses a host that swaps"
+            return replace(check, remedy=remedy)
+        remedy = "left as it is (swap: keep); the kubelet is told to stand it"
+    return replace(check, status=Status.WARN, remedy=remedy)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from kitlib.checks.clusters import guard
 from kitlib.checks.cni import leftover_checks
+from kitlib.checks.packages import settled_later
 from kitlib.checks.together import Reach, clocks, mutual, no_route_into, unique
 from kitlib.facts import HostFacts
 from kitlib.inventory import Host
@@ -38,7 +39,8 @@ def preflight(
     checks = [_plugin_fits(params, plugin), *no_route_into(facts, params), *guard(facts, params)]
     for host in params.hosts:
         if host.name in facts:
-            checks += _host(host, facts[host.name], plugin)
+            found = _host(host, facts[host.name], plugin)
+            checks += [settled_later(each, params) for each in found]
     checks += unique(facts)
     checks += clocks(facts)
     if reach is not None:

@@ -25,6 +25,7 @@ from kitlib.facts import (
     reach,
     routes,
     runtime,
+    setup,
 )
 from kitlib.facts.cni import Cni, CniFile
 from kitlib.facts.host import HostIdentity
@@ -37,6 +38,7 @@ from kitlib.facts.ports import Listener
 from kitlib.facts.routes import Route
 from kitlib.facts.runtime import Runtime
 from kitlib.facts.sections import command, split
+from kitlib.facts.setup import Setup
 from kitlib.model import CommandResult
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "Package",
     "Route",
     "Runtime",
+    "Setup",
     "gather",
     "parse",
     "reach",
@@ -72,6 +75,7 @@ COMMAND: Cmd = command(
             cni,
             runtime,
             leftovers,
+            setup,
         )
     )
 )
@@ -94,6 +98,7 @@ class HostFacts:
         cni: Its CNI configuration.
         runtime: Its container runtime.
         leftovers: Traces of network plugins.
+        setup: What its files say of how it comes up again.
         clock_offset: Seconds that its clock is ahead of the asking machine's; None when unknown.
         unknown: Section -> why it could not be read.
     """
@@ -109,6 +114,7 @@ class HostFacts:
     cni: Cni
     runtime: Runtime
     leftovers: Leftovers
+    setup: Setup
     clock_offset: float | None
     unknown: Mapping[str, str]
 
@@ -153,6 +159,7 @@ def parse(name: str, text: str, *, at: float | None = None) -> HostFacts:
         cni=cni.parse(text),
         runtime=runtime.parse(text),
         leftovers=leftovers.parse(text),
+        setup=setup.parse(text),
         clock_offset=(identity.clock or 0) - (at or 0) if known else None,
         unknown={part: each.why for part, each in split(text).items() if each.status},
     )

@@ -47,6 +47,7 @@ class Params:
         probe: How latency is measured.
         timeouts: How long each kind of wait may take, in seconds.
         runs: The directory that run directories are made under, absolute.
+        swap: `off` (taken out of use, also in /etc/fstab) or `keep`.
     """
 
     source: Path
@@ -63,6 +64,7 @@ class Params:
     probe: Probe
     timeouts: Timeouts
     runs: Path
+    swap: str
 
     @property
     def control_plane(self) -> Host:
@@ -123,6 +125,7 @@ class Params:
             "probe": self.probe.model_dump(mode="json"),
             "timeouts": self.timeouts.model_dump(mode="json"),
             "runs": str(self.runs),
+            "swap": self.swap,
         }
 
 
@@ -246,6 +249,7 @@ def _params(sheet: Sheet, source: Path) -> Params:
         probe=sheet.probe,
         timeouts=sheet.timeouts,
         runs=_path(sheet.runs, here) or _path("../runs", here) or here,
+        swap=sheet.swap,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
+from kitlib.params.software import Swap
+
 __all__ = ["HostEntry", "Probe", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
 
 VERSION_RULE = 'write it quoted, with major, minor and patch, such as "1.22.3"'
@@ -185,6 +187,8 @@ class Sheet(_Part):
     """How long to wait."""
     runs: StrictStr = ""
     """Where run directories go; empty is ../runs."""
+    swap: Swap = "off"
+    """What to do with swap on the hosts: off or keep."""
 
 
 _RULES = {

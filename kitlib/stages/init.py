@@ -114,7 +114,12 @@ def kubeadm_config(params: Params, host: Host, here: HostFacts) -> str:
             "serviceSubnet": str(params.service_cidr),
         },
     }
-    return str(yaml.safe_dump_all([init, cluster_wide], sort_keys=False))
+    documents = [init, cluster_wide]
+    if params.swap == "keep":
+        # Kept in the cluster, so that every node that joins has it too.
+        kubelet = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"}
+        documents.append({**kubelet, "failSwapOn": False})
+    return str(yaml.safe_dump_all(documents, sort_keys=False))
 
 
 def api_address(host: Host, here: HostFacts) -> str:

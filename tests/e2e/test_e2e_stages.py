@@ -6,10 +6,18 @@ import pytest
 from kit_help import Kit, told
 from lab_help import HOSTS
 
+from kitlib.lab import verbs
 from kitlib.model import Status, Verdict
 from kitlib.session import Session
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(400)]
+
+UNSET = (
+    "rm -f /etc/modules-load.d/kubekit.conf /etc/sysctl.d/99-zz-kubekit.conf;"
+    " echo 0 > /proc/sys/net/ipv4/ip_forward;"
+    " echo '/swapfile none swap sw 0 0' >> /etc/fstab; swapon -a"
+)
+"""Undoes what the packages stage set."""
 
 STEPS = ("reset", "packages", "init", "network", "join")
 
@@ -29,6 +37,8 @@ def test_every_stage_does_its_plan_and_has_nothing_left_to_plan(kit: Kit) -> Non
         rebuild = name == "reset"
         if name == "packages":
             kit.everywhere("apt-get remove -y --allow-change-held-packages kubelet kubernetes-cni")
+            kit.on(HOSTS[1], UNSET)
+            verbs.break_(kit.state_dir, "br-netfilter-missing", HOSTS[1])
         with kit.session() as session:
             before = what_a_change_would_change(session)
         with kit.session(dry_run=True, rebuild=rebuild) as session:

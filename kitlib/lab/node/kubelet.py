@@ -91,7 +91,7 @@ class _Kubelet:
                 "dialing dial unix /run/containerd/containerd.sock: connect: no such file or "
                 "directory"
             )
-        if swap_is_on(self._host):
+        if swap_is_on(self._host) and config.get("failSwapOn", True):
             raise KubeletExit(
                 "failed to run Kubelet: running with swap on is not supported, please disable "
                 "swap! or set --fail-swap-on flag to false"
