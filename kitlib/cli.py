@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import sys
@@ -102,6 +103,7 @@ def stage(
     get_stage(name)
     given = _given({"plugin": plugin})
     with Session.open(params, dry_run=dry_run, rebuild=rebuild, overrides=given) as session:
+        _unlock(session)
         try:
             with Follower(session.journal.path, out()):
                 outcome = session.stage(name)
@@ -405,6 +407,7 @@ def _build(
 
     given = _given(overrides)
     with Session.open(params, dry_run=dry_run, rebuild=rebuild, overrides=given) as session:
+        _unlock(session)
         try:
             with Follower(session.journal.path, out()):
                 done = run_build(session)
@@ -414,6 +417,12 @@ def _build(
         if not quiet:
             out().print(f"{done.verdict.value}\n{done.report}", soft_wrap=True, highlight=False)
         return done.verdict.value, done.report
+
+
+def _unlock(session: Any) -> None:
+    """Ask for sudo's password where a host wants one and there is a terminal to ask on."""
+    if sys.stdin.isatty():
+        session.unlock(lambda: getpass.getpass("sudo's password on the hosts: "))
 
 
 def _where(run_dir: Path) -> None:

@@ -7,6 +7,7 @@
     |- ConnectError             4   a host cannot be reached, or refuses the login
     |  |- HostKeyError          4   a host key is unknown or has changed
     |  `- HostLoginError        4   the login was refused
+    |     `- BecomeError        4   the login is there, and cannot become root
     |- ApiError                 5   the Kubernetes API refused or could not be reached
     |- CommandError             6   a command on a host failed
     |- ParseError               7   a command's output was not what its parser knows
@@ -25,6 +26,7 @@ from typing import ClassVar
 
 __all__ = [
     "ApiError",
+    "BecomeError",
     "ChecksFailed",
     "CommandError",
     "ConnectError",
@@ -125,6 +127,22 @@ class HostLoginError(ConnectError):
 
     kind = "a host refused the login"
     transient = False
+
+
+class BecomeError(HostLoginError):
+    """The login works and cannot become root. Never retried.
+
+    Args:
+        message: The host, the login, and what sudo said.
+        remedy: What the reader can do about it.
+        password_wanted: True when a password is all that is missing.
+    """
+
+    kind = "root rights were refused"
+
+    def __init__(self, message: str, *, remedy: str = "", password_wanted: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.password_wanted = password_wanted
 
 
 class ApiError(KitError):

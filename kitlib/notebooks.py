@@ -86,13 +86,21 @@ def find(name: str) -> Notebook:
     raise ParamsError(f"unknown notebook {name!r}: there are {known}")
 
 
-def execute(notebook: Notebook, output: Path, parameters: Mapping[str, Any]) -> None:
+def execute(
+    notebook: Notebook,
+    output: Path,
+    parameters: Mapping[str, Any],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run a notebook headless; the executed copy is saved after every cell.
 
     Args:
         notebook: The notebook.
         output: Where the executed copy goes.
         parameters: Values for declared parameters; checked before anything starts.
+        environment: Variables that the kernel alone gets: what must not be in the parameters,
+            since those are kept in the executed copy.
 
     Raises:
         ParamsError: A parameter is unknown or of the wrong type.
@@ -107,7 +115,9 @@ def execute(notebook: Notebook, output: Path, parameters: Mapping[str, Any]) -> 
     # papermill's own Ctrl-C ends the kernel at once. In a thread of its own it does not see the
     # signal, and the cell that is under way can end its stage: the record, the token, the pods.
     with ThreadPoolExecutor(1, thread_name_prefix="papermill") as pool:
-        future = pool.submit(_run, notebook.path, output, parameters, sockets, kernels)
+        future = pool.submit(
+            _run, notebook.path, output, parameters, sockets, kernels, environment or {}
+        )
         try:
             interrupted = _wait(future, kernels)
             error = future.exception()
@@ -120,7 +130,12 @@ def execute(notebook: Notebook, output: Path, parameters: Mapping[str, Any]) -> 
 
 
 def _run(
-    path: Path, output: Path, parameters: Mapping[str, Any], sockets: Path, kernels: list[Any]
+    path: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    sockets: Path,
+    kernels: list[Any],
+    environment: Mapping[str, str],
 ) -> None:
     """Run a notebook; `kernels` gets its kernel's manager as soon as there is one."""
     # Slow to import (1 to 3 s on a small machine), and most verbs run no notebook.
@@ -133,6 +148,11 @@ def _run(
         def __init__(self, **traits: Any) -> None:
             super().__init__(**traits)
             kernels.append(self)
+
+        async def start_kernel(  # type: ignore[override]  # as jupyter_client's own is
+            self, **options: Any
+        ) -> None:
+            await super().start_kernel(**{**options, "env": {**os.environ, **environment}})
 
     try:
         papermill.execute_notebook(

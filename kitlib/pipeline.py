@@ -83,4 +83,4 @@ def run_notebooks(
         }
         session.journal.event("progress", host="notebook", text=f"running {notebook.name}")
         output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
-        notebooks.execute(notebook, output, given)
+        notebooks.execute(notebook, output, given, environment=session.kernel_environment)

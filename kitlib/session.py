@@ -11,7 +11,7 @@ import platform
 import shlex
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +21,9 @@ import yaml
 
 from kitlib import __version__
 from kitlib import facts as host_facts
-from kitlib.command import Cmd
-from kitlib.errors import ApiError, Interrupted, KitError, ParamsError
+from kitlib.become import Sudo, read_password
+from kitlib.command import Cmd, Secret
+from kitlib.errors import ApiError, BecomeError, Interrupted, KitError, ParamsError
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Inventory
@@ -127,6 +128,7 @@ class Session:
         self.dry_run = dry_run
         self.inventory = Inventory.from_params(params)
         self.plugin = get_plugin(params.plugin)
+        self._sudo = open_sudo(params)
         self._ssh = self._new_ssh()
         control_plane = params.control_plane.name
         self._link = Link(self._ssh, control_plane)
@@ -134,6 +136,8 @@ class Session:
         self._kube_lock = threading.Lock()
         self._facts: dict[str, HostFacts] = {}
         self._provenance_known = False
+        if self._sudo and self._sudo.password:
+            journal.forget(self._sudo.password.value)
         self.recorder = self._new_recorder(control_plane)
         self.context = Context(
             params=params,
@@ -218,6 +222,40 @@ class Session:
         self.recorder.stop()
         self._link.close()
         self._ssh.close()
+
+    def unlock(self, ask: Callable[[], str]) -> None:
+        """Get sudo's password from a person, where a host wants one and none was given.
+
+        Args:
+            ask: Returns what the person typed; called once at most.
+
+        Raises:
+            BecomeError: A host refuses the password, or refuses root for another reason.
+        """
+        if self._sudo is None or self._sudo.password is not None:
+            return
+        true = Cmd.of("true")
+        fanned = fan_out(lambda name: self._ssh.run(name, true), self.inventory.names)
+        wanting = [
+            name
+            for name, error in fanned.errors.items()
+            if isinstance(error, BecomeError) and error.password_wanted
+        ]
+        if wanting:  # whatever else went wrong is the stages' to report
+            self._sudo.password = Secret(ask())
+            self.journal.forget(self._sudo.password.value)
+            fan_out(lambda name: self._ssh.run(name, true), wanting).raise_first()
+
+    @property
+    def kernel_environment(self) -> Mapping[str, str]:
+        """What a notebook's kernel of this session gets in its environment, and nothing else does.
+
+        It is sudo's password where there is one. An environment is readable by its owner and root
+        alone, as is this process's memory; a command line or a message would be kept.
+        """
+        if self._sudo is None or self._sudo.password is None:
+            return {}
+        return {self._sudo.variable: self._sudo.password.value}
 
     def begin(self, name: str) -> StageRun:
         """Return a pass through one stage, to be taken step by step."""
@@ -347,6 +385,7 @@ class Session:
             known_hosts=self.params.ssh.known_hosts or DEFAULT_KNOWN_HOSTS,
             connect_timeout=self.params.ssh.connect_timeout,
             command_timeout=self.params.timeouts.command,
+            sudo=self._sudo,
         )
 
     def _new_recorder(self, control_plane: str) -> Recorder:
@@ -359,6 +398,19 @@ class Session:
             ssh.disconnect()
 
         return Recorder(self.journal, link.open, disconnect)
+
+
+def open_sudo(params: Params) -> Sudo | None:
+    """Return how the parameters' hosts become root; None where the login is root's.
+
+    Raises:
+        ParamsError: The password's file is not as it must be.
+    """
+    ssh = params.ssh
+    if ssh.become == "none":
+        return None
+    password = read_password(ssh.become_password_env, ssh.become_password_file)
+    return Sudo(password, variable=ssh.become_password_env)
 
 
 def _provenance(release: str) -> dict[str, object]:

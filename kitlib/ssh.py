@@ -7,7 +7,6 @@ included, has known_hosts and a reject policy, and nothing is ever read from the
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import socket
 import socketserver
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 
 import paramiko
 from fabric import Config, Connection
-from fabric.runners import Remote
+from fabric.runners import Remote, Result
 from invoke.exceptions import CommandTimedOut
 from paramiko.ssh_exception import (
     AuthenticationException,
@@ -29,7 +28,8 @@ from paramiko.ssh_exception import (
     SSHException,
 )
 
-from kitlib.command import Cmd
+from kitlib.become import PROOF, Sudo, judge
+from kitlib.command import Cmd, script
 from kitlib.errors import CommandError, ConnectError, HostKeyError, HostLoginError
 from kitlib.model import CommandResult
 from kitlib.retry import retry_transient
@@ -75,6 +75,7 @@ class Ssh:
         known_hosts: The file with the accepted host keys; it need not exist.
         connect_timeout: Seconds for one connection attempt.
         command_timeout: Seconds for a command that names no timeout of its own.
+        sudo: How a login that is not root's becomes root; None runs everything as the login does.
 
     Safe to use from several threads; one host's connection carries many commands at a time.
     """
@@ -86,14 +87,17 @@ class Ssh:
         known_hosts: Path,
         connect_timeout: float = 10,
         command_timeout: float = 300,
+        sudo: Sudo | None = None,
     ) -> None:
         self._targets = targets
         self._known_hosts = known_hosts
         self._connect_timeout = connect_timeout
         self._command_timeout = command_timeout
+        self._sudo = sudo
         self._open: dict[str, Connection] = {}
         self._closed = False
         self._locks = {name: threading.Lock() for name in targets}
+        self._strays: dict[str, list[str]] = {name: [] for name in targets}
 
     def __enter__(self) -> Ssh:
         return self
@@ -118,15 +122,16 @@ class Ssh:
         Raises:
             ConnectError: The host cannot be reached, or the connection broke.
             HostKeyError: The host's key is unknown or differs.
+            BecomeError: The login cannot become root.
             CommandError: The command did not end within its timeout.
         """
         connection = self._connection(name)
         started = time.monotonic()
         limit = cmd.timeout or self._command_timeout
+        sudo = self._sudo_of(connection)
+        line = sudo.line(cmd.render()) if sudo else cmd.render()
         try:
-            result = connection.run(
-                cmd.render(), hide=True, warn=True, in_stream=False, pty=False, timeout=limit
-            )
+            result = _run(connection, line, limit, feed=sudo.feed if sudo else "")
         except CommandTimedOut as error:
             self._drop(name)
             raise _endless(name, cmd, limit) from error
@@ -150,16 +155,56 @@ class Ssh:
     def put(self, name: str, content: str, path: str, *, mode: int = 0o644) -> None:
         """Write `content` to `path` on the host; a reader sees the old file or the new one."""
         connection = self._connection(name)
-        temporary = f"{path}.new"
+        write = self._put_with_sudo if self._sudo_of(connection) else self._put
         try:
-            connection.put(io.BytesIO(content.encode()), remote=temporary)
-            sftp = connection.sftp()
-            sftp.chmod(temporary, mode)
-            sftp.posix_rename(temporary, path)
+            write(name, connection, content.encode(), path, mode)
         except (SSHException, OSError, EOFError) as error:
             if not connection.is_connected:
                 self._drop(name)
             raise CommandError(name, f"write {path}", None, str(error) or repr(error)) from error
+
+    @staticmethod
+    def _put(name: str, connection: Connection, content: bytes, path: str, mode: int) -> None:
+        del name
+        sftp, temporary = connection.sftp(), f"{path}.new"
+        try:
+            _write(sftp, temporary, content, mode)
+            sftp.posix_rename(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                sftp.remove(temporary)
+            raise
+
+    def _put_with_sudo(
+        self, name: str, connection: Connection, content: bytes, path: str, mode: int
+    ) -> None:
+        """Write a file as root: SFTP is the login's, so it goes by way of a file of the login."""
+        made = _run(connection, _PRIVATE_FILE, self._command_timeout)
+        temporary = made.stdout.strip()
+        if made.exited or not temporary.startswith("/"):
+            raise OSError(f"no temporary file: {made.stderr.strip()}")
+        self._strays[name].append(temporary)  # whatever happens from here on
+        try:
+            _write(connection.sftp(), temporary, content, 0o600)
+            moved = self.run(name, script(_INSTALL, temporary, path, f"{mode:04o}"))
+            if not moved.ok:
+                raise OSError(moved.stderr.strip())
+        finally:
+            self._sweep(name, connection)
+
+    def _sweep(self, name: str, connection: Connection) -> None:
+        """Remove the login's temporary files; those that a lost connection left wait for the next.
+
+        On a host that is never reached again they stay; only the login reads them.
+        """
+        strays = self._strays[name]
+        if not connection.is_connected:  # fabric would connect again, behind this door's back
+            return
+        with contextlib.suppress(SSHException, OSError, EOFError):
+            while strays:
+                with contextlib.suppress(FileNotFoundError):
+                    connection.sftp().remove(strays[-1])
+                strays.pop()
 
     @contextmanager
     def forward(self, name: str, host: str, port: int) -> Iterator[int]:
@@ -200,7 +245,12 @@ class Ssh:
                 return connection
             connection = retry_transient(lambda: self._connect(self._targets[name]), attempts=2)
             self._open[name] = connection
+            self._sweep(name, connection)
             return connection
+
+    def _sudo_of(self, connection: Connection) -> Sudo | None:
+        """Return how commands on this connection become root's; None where the login is root's."""
+        return None if connection.user == "root" else self._sudo
 
     def _drop(self, name: str) -> None:
         with self._locks[name]:
@@ -227,7 +277,7 @@ class Ssh:
             port=target.port,
             connect_timeout=self._connect_timeout,
             connect_kwargs=arguments,
-            config=Config(overrides={"runners": {"remote": _Remote}}, lazy=False),
+            config=Config(lazy=False),
         )
         for hop in _hops(connection):
             if self._known_hosts.is_file():
@@ -243,7 +293,28 @@ class Ssh:
         if isinstance(transport.sock, socket.socket):
             # Without it a short command waits for Nagle's algorithm (about 4 times as long).
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._prove_root(target, connection)
         return connection
+
+    def _prove_root(self, target: Target, connection: Connection) -> None:
+        """See once for each connection that sudo works, so that no command fails for its sake.
+
+        Raises:
+            BecomeError: It does not.
+            ConnectError: The connection broke meanwhile.
+        """
+        sudo = self._sudo_of(connection)
+        if sudo is None:
+            return
+        where = f"{target.name} ({target.user}@{target.address}:{target.port})"
+        try:
+            done = _run(connection, sudo.line(PROOF, plain_words=True), 60, feed=sudo.feed)
+        except (CommandTimedOut, SSHException, OSError, EOFError) as error:
+            _close(connection)
+            raise ConnectError(f"{where}: sudo did not answer: {error}") from error
+        if refusal := judge(where, sudo, done.exited, done.stdout, done.stderr):
+            _close(connection)
+            raise refusal
 
     def _refusal(self, target: Target, error: Exception) -> Exception:
         where = f"{target.name} ({target.user}@{target.address}:{target.port})"
@@ -276,7 +347,19 @@ class Ssh:
 
 
 class _Remote(Remote):  # type: ignore[misc]  # fabric is untyped
-    """A command's runner whose timer may find the connection closed already."""
+    """A command's runner: it may feed a line, and its timer may find the connection closed.
+
+    fabric's own way to feed a command takes it a character at a time, and 10 ms for each.
+    """
+
+    feed = ""
+
+    def start(self, *args: Any, **kwargs: Any) -> None:
+        """Start the command, give it what it is fed, and close its input after that."""
+        super().start(*args, **kwargs)
+        if self.feed:
+            self.channel.sendall(self.feed.encode())
+        self.channel.shutdown_write()  # a command that wants more must not wait for it
 
     def kill(self) -> None:
         """Close the command's channel; called by fabric in the thread of its timer."""
@@ -330,6 +413,31 @@ def known_keys(file: Path, target: Target) -> set[bytes]:
     name = target.address if target.port == 22 else f"[{target.address}]:{target.port}"
     found = paramiko.HostKeys(str(file)).lookup(name) or {}
     return {key.asbytes() for key in found.values()}
+
+
+_PRIVATE_FILE = "mktemp /tmp/kit.XXXXXXXXXXXX"
+"""Makes an empty file that its owner alone may use, and prints its name."""
+
+_INSTALL = """\
+trap 'rm -f -- "$2.new"' EXIT
+install -T -m "$3" -- "$1" "$2.new" && mv -T -f -- "$2.new" "$2"
+"""
+"""Puts file $1 at $2 with mode $3; a reader sees the old file or the new one."""
+
+
+def _run(connection: Connection, line: str, limit: float, *, feed: str = "") -> Result:
+    """Return what a shell line did; `feed` is all that it can read from its input."""
+    runner = _Remote(connection, inline_env=True)
+    runner.feed = feed
+    return runner.run(line, hide=True, warn=True, in_stream=False, pty=False, timeout=limit)
+
+
+def _write(sftp: paramiko.SFTPClient, path: str, content: bytes, mode: int) -> None:
+    """Write a file that has its mode before it has content."""
+    with sftp.open(path, "wb") as file:
+        file.chmod(mode)
+        file.set_pipelined(True)
+        file.write(content)
 
 
 def _hops(connection: Connection) -> Iterator[Connection]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -59,15 +60,18 @@ def echo_server() -> Iterator[int]:
     """Yield the port of a TCP server that answers every piece with the piece in capitals."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
+        def answer(peer: socket.socket) -> None:
+            with peer, contextlib.suppress(OSError):
+                while data := peer.recv(65536):
+                    peer.sendall(data.upper())
+
         def serve() -> None:
             while True:
                 try:
                     peer, _ = listener.accept()
                 except OSError:
                     return
-                with peer:
-                    while data := peer.recv(65536):
-                        peer.sendall(data.upper())
+                threading.Thread(target=answer, args=(peer,), daemon=True).start()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -86,6 +90,7 @@ class Server:
         logins: How many logins were tried.
         commands: What was asked to run.
         jumps: Where forwarded connections were asked to go.
+        environment: What is set for the commands besides this process's environment.
     """
 
     directory: Path
@@ -93,6 +98,7 @@ class Server:
     logins: int = 0
     commands: list[str] = field(default_factory=list)
     jumps: list[tuple[str, int]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -160,12 +166,13 @@ class Server:
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_shell(
             process.command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=pipe,
             stdout=pipe,
             stderr=pipe,
             start_new_session=True,
+            env={**os.environ, **self.environment},
         )
-        ended = asyncio.create_task(child.communicate())
+        ended = asyncio.create_task(_feed(process, child))
         closed = asyncio.create_task(process.channel.wait_closed())
         await asyncio.wait([ended, closed], return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
@@ -176,6 +183,34 @@ class Server:
             process.stdout.write(out)
             process.stderr.write(err)
             process.exit(child.returncode or 0)
+
+
+async def _feed(
+    process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process
+) -> tuple[bytes, bytes]:
+    with contextlib.suppress(asyncssh.Error, OSError):
+        return await child.communicate(await process.stdin.read())
+    return await child.communicate()
+
+
+def sudo_that_asks(server: Server, password: str) -> None:
+    """Give a server's commands a `sudo` that wants this password, and says what sudo says."""
+    program = server.directory / "bin" / "sudo"
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/bin/sh
+if [ "$1" = -n ]; then echo 'sudo: a password is required' >&2; exit 1; fi
+read -r given
+if [ "$given" != {shlex.quote(password)} ]; then
+    echo 'sudo: 1 incorrect password attempt' >&2; exit 1
+fi
+while [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
+"""
+    )
+    program.chmod(0o755)
+    server.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
 
 
 class _Connection(asyncssh.SSHServer):

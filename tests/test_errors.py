@@ -26,6 +26,7 @@ def test_the_exit_codes_are_the_documented_ones():
         "ConnectError": 4,
         "HostKeyError": 4,
         "HostLoginError": 4,
+        "BecomeError": 4,
         "ApiError": 5,
         "CommandError": 6,
         "ParseError": 7,

@@ -14,7 +14,7 @@ from sshkit import Door, Server, echo_server, known_hosts, ssh_to, write_key
 
 from kitlib.command import Cmd, Secret, script
 from kitlib.errors import CommandError, ConnectError, HostKeyError, HostLoginError
-from kitlib.ssh import Ssh, fetch_host_key, known_keys
+from kitlib.ssh import Ssh, _Remote, fetch_host_key, known_keys
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_command_without_an_end_is_a_failure_and_the_host_stays_usable(ssh):
 
 def test_a_commands_timer_may_find_the_connection_closed(ssh):
     """It runs in a thread of its own, where an error would reach nobody but standard error."""
-    runner = ssh._connection("worker-1")._remote_runner()
+    runner = _Remote(ssh._connection("worker-1"))
     runner.channel = Mock(**{"close.side_effect": EOFError})  # paramiko's answer when both close
     runner.kill()
     runner.channel.close.assert_called_once()

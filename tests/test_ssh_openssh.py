@@ -3,69 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import apikit
 import asyncssh
 import pytest
+from opensshkit import NEEDS_SSHD, Sshd, start_sshd
 from sshkit import Door, echo_server, host_line, write_key
 
 from kitlib.command import Cmd, Secret, script
 from kitlib.errors import ConnectError, HostKeyError, HostLoginError
 from kitlib.ssh import Ssh, fetch_host_key
 
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
-
-pytestmark = [
-    pytest.mark.skipif(SSHD is None, reason="sshd is not installed (openssh-server)"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may run an sshd that logs root in"),
-]
-
-
-@dataclass
-class Sshd:
-    port: int
-    identity: Path
-    host_key: asyncssh.SSHKey
-    log: Path
+pytestmark = NEEDS_SSHD
 
 
 @pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    directory = tmp_path_factory.mktemp("sshd")
-    identity, port = directory / "id", apikit.free_port()
-    host_key = write_key(directory / "host_key")
-    (directory / "authorized_keys").write_text(write_key(identity).export_public_key().decode())
-    (directory / "authorized_keys").chmod(0o600)
-    config = directory / "sshd_config"
-    config.write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {directory / 'host_key'}\n"
-        f"AuthorizedKeysFile {directory / 'authorized_keys'}\nStrictModes no\nUsePAM no\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        "PermitRootLogin prohibit-password\nPidFile none\nSubsystem sftp internal-sftp\n"
-    )
-    log = directory / "log"
-    separation = Path("/run/sshd")  # sshd wants it; a system's own service makes it
-    made = not separation.exists()
-    separation.mkdir(exist_ok=True, mode=0o755)
-    assert SSHD
-    with log.open("wb") as out:
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=out)
-    try:
-        while "Server listening" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-        yield Sshd(port, identity, host_key, log)
-    finally:
-        process.terminate()
-        process.wait(10)
-        if made:
-            separation.rmdir()
+def sshd() -> Iterator[Sshd]:
+    with start_sshd() as running:
+        yield running
 
 
 @pytest.fixture

@@ -220,6 +220,9 @@ def _params(sheet: Sheet, source: Path) -> Params:
         identity_file=_path(sheet.ssh.identity_file, here),
         known_hosts=_path(sheet.ssh.known_hosts or "~/.ssh/known_hosts", here),
         connect_timeout=sheet.ssh.connect_timeout,
+        become=sheet.ssh.become,
+        become_password_env=sheet.ssh.become_password_env,
+        become_password_file=_path(sheet.ssh.become_password_file, here),
     )
     hosts = tuple(
         Host(

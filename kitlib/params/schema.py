@@ -18,6 +18,8 @@ VERSION_RULE = 'write it quoted, with major, minor and patch, such as "1.22.3"'
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _VERSION = re.compile(r"1\.\d{1,3}\.\d{1,3}")
+PASSWORD_VARIABLE = "KIT_BECOME_PASSWORD"  # noqa: S105 - where it is, not what it is
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ADDRESS = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.:%]{0,252}[A-Za-z0-9])?")
 
 
@@ -77,6 +79,18 @@ def _confirm(text: str) -> str:
     return text
 
 
+def _become(text: str) -> str:
+    if text not in ("none", "sudo"):
+        raise ValueError("none (the login is root) or sudo")
+    return text
+
+
+def _variable(text: str) -> str:
+    if not _VARIABLE.fullmatch(text):
+        raise ValueError("the name of an environment variable; never a password itself")
+    return text
+
+
 Label = Annotated[StrictStr, AfterValidator(_label)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=86400, allow_inf_nan=False)]
 
@@ -117,6 +131,12 @@ class SshEntry(_Part):
     """The file of known host keys; empty is ~/.ssh/known_hosts."""
     connect_timeout: Seconds = 10
     """Seconds until a host counts as unreachable."""
+    become: Annotated[StrictStr, AfterValidator(_become)] = "none"
+    """none: the login is root; sudo: the login becomes root."""
+    become_password_env: Annotated[StrictStr, AfterValidator(_variable)] = PASSWORD_VARIABLE
+    """The environment variable that may hold sudo's password."""
+    become_password_file: StrictStr = ""
+    """A file of mode 0600 whose first line is sudo's password."""
 
 
 class Ssh(_Part):
@@ -130,6 +150,12 @@ class Ssh(_Part):
     """The file of known host keys."""
     connect_timeout: float
     """Seconds until a host counts as unreachable."""
+    become: str
+    """none, or sudo."""
+    become_password_env: str
+    """The environment variable that may hold sudo's password."""
+    become_password_file: Path | None
+    """The file that holds sudo's password."""
 
 
 class Probe(_Part):

@@ -1,0 +1,223 @@
+"""Becoming root: what sudo says and what it means, where the password comes from and stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from sshkit import Server, known_hosts, sudo_that_asks
+
+from kitlib import notebooks
+from kitlib.become import Sudo, judge, read_password
+from kitlib.command import Cmd, Secret
+from kitlib.errors import BecomeError, ParamsError
+from kitlib.params import load
+from kitlib.pipeline import run_notebooks
+from kitlib.session import Session
+
+PASSWORD = "swordfish & chips"
+WHERE = "worker-1 (ada@192.0.2.7:22)"
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "said", "part"),
+    [  # as sudo 1.9.13 printed them
+        (False, 1, "sudo: a password is required\n", "wants a password, and none was given"),
+        (
+            True,
+            1,
+            "Sorry, try again.\n\nsudo: no password was provided\n"
+            "sudo: 1 incorrect password attempt\n",
+            "refused the password",
+        ),
+        (True, 1, "ada is not in the sudoers file.\n", "ada may not become root with sudo: ada is"),
+        (False, 1, "sudo: sorry, you must have a tty to run sudo\n", "requiretty"),
+        (False, 127, "env: 'sudo': No such file or directory\n", "sudo is not installed"),
+        (
+            False,
+            1,
+            "Sorry, user ada is not allowed to execute '/usr/bin/id -u' as root on worker-1.\n",
+            "may not become root",
+        ),
+        (False, 1, "sudo: account validation failure\n", "exit status 1: sudo: account validation"),
+    ],
+)
+def test_what_sudo_says_is_understood(given, status, said, part):
+    sudo = Sudo(Secret(PASSWORD) if given else None, variable="KIT_BECOME_PASSWORD")
+    error = judge(WHERE, sudo, status, "", said)
+    assert error is not None
+    assert error.message.startswith(f"{WHERE}: ")
+    assert part in error.message
+    assert error.remedy
+    assert error.password_wanted == ("wants a password" in part)
+    assert PASSWORD not in str(error)
+
+
+def test_only_root_is_root():
+    sudo = Sudo()
+    assert judge(WHERE, sudo, 0, "0\n", "Happy lecture.\n") is None
+    assert judge(WHERE, sudo, 0, "1000\n", "") is not None
+
+
+def test_the_line_never_holds_the_password():
+    sudo = Sudo(Secret(PASSWORD))
+    line = sudo.line(Cmd.of("cat", "a b").render())
+    assert PASSWORD not in line
+    assert PASSWORD not in repr(vars(sudo))
+    assert sudo.feed == f"{PASSWORD}\n"
+    assert Sudo().feed == ""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\nsecond line\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_the_password_comes_from_the_environment_then_from_the_file(file):
+    for environ, from_file, wanted in (
+        ({"PW": "other"}, file, "other"),
+        ({"PW": ""}, file, PASSWORD),
+        ({}, file, PASSWORD),
+        ({}, None, None),
+    ):
+        found = read_password("PW", from_file, environ)
+        assert (found and found.value) == wanted
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o700])
+def test_a_file_that_others_may_use_is_refused(file, mode):
+    file.chmod(mode)
+    with pytest.raises(ParamsError, match=f"mode {mode:04o}") as caught:
+        read_password("PW", file, {})
+    assert caught.value.remedy == f"chmod 600 {file}"
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\n"])
+def test_a_file_without_a_password_is_refused(file, content):
+    file.write_bytes(content)
+    with pytest.raises(ParamsError, match=str(file)):
+        read_password("PW", file, {})
+    with pytest.raises(ParamsError, match="No such file"):
+        read_password("PW", file.with_name("none"), {})
+
+
+# --- A session with a password ---------------------------------------------------------------
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    """Parameters of a host whose login has to give sudo a password."""
+    with Server(tmp_path / "server") as server:
+        sudo_that_asks(server, PASSWORD)
+        known_hosts(tmp_path / "known", server)
+        path = tmp_path / "params.yaml"
+        host = {"name": "cp", "address": "127.0.0.1", "node_address": "192.0.2.1"}
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "cluster": "asked",
+                    "kubernetes_version": "1.22.3",
+                    "plugin": "flannel",
+                    "hosts": [{**host, "port": server.port, "role": "control_plane"}],
+                    "ssh": {
+                        "user": "ada",
+                        "become": "sudo",
+                        "identity_file": str(server.identity),
+                        "known_hosts": str(tmp_path / "known"),
+                    },
+                    "runs": str(tmp_path / "runs"),
+                }
+            )
+        )
+        yield path
+
+
+def test_headless_a_missing_password_stops_with_the_remedy(params):
+    with Session.open(params) as session, pytest.raises(BecomeError) as caught:
+        session.run("cp", Cmd.of("true"))
+    assert "wants a password" in caught.value.message
+    assert "KIT_BECOME_PASSWORD" in caught.value.remedy
+    assert "become_password_file" in caught.value.remedy
+
+
+def test_a_person_is_asked_once_and_a_wrong_answer_is_told(params):
+    asked: list[str] = []
+
+    def answer(word: str) -> str:
+        asked.append(word)
+        return word
+
+    with Session.open(params) as session, pytest.raises(BecomeError, match="refused the password"):
+        session.unlock(lambda: answer("wrong"))
+    with Session.open(params) as session:
+        session.unlock(lambda: answer(PASSWORD))
+        session.unlock(lambda: answer("again"))
+        assert session.run("cp", Cmd.of("echo", PASSWORD)).ok
+    assert asked == ["wrong", PASSWORD]
+
+
+def test_nobody_is_asked_where_the_password_is_given(params, monkeypatch):
+    monkeypatch.setenv("KIT_BECOME_PASSWORD", PASSWORD)
+    with Session.open(params) as session:
+        session.unlock(lambda: pytest.fail("asked"))
+        assert session.run("cp", Cmd.of("true")).ok
+
+
+def artefacts(root: Path, word: str) -> list[str]:
+    """Return the files below `root` in which a word stands, in any form that JSON gives it."""
+    forms = {word.encode(), json.dumps(word)[1:-1].encode()}
+    return [
+        str(path)
+        for path in root.rglob("*")
+        if path.is_file() and any(form in path.read_bytes() for form in forms)
+    ]
+
+
+def test_the_password_reaches_a_kernel_and_no_artefact(params, tmp_path, monkeypatch):
+    """The preflight notebook's kernel becomes root too; the lab's own word is not needed for it."""
+    book = notebooks.find("preflight")
+    probe = tmp_path / "10_probe.ipynb"
+    cells = json.loads(book.path.read_text())
+    wanted = [cell for cell in cells["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    code = {**wanted[0], "id": "probe", "metadata": {}}
+    code["source"] = (
+        "import os\nfrom kitlib.command import Cmd\nfrom kitlib.session import Session\n"
+        "opened = Session.open(params, run_dir=run_dir)\n"
+        "print(opened.run('cp', Cmd.of('echo', 'root', 'in', 'the', 'kernel')).stdout)\n"
+        "print(opened.run('cp', Cmd.of('echo', os.environ['KIT_BECOME_PASSWORD'])).ok)\n"
+        "opened.close()\n"
+        "print(open('/proc/self/cmdline').read().replace(chr(0), ' '))"
+    )
+    cells["cells"] = [*wanted, code]
+    probe.write_text(json.dumps(cells))
+    found = notebooks.Notebook(probe, book.declared)
+    monkeypatch.setattr(notebooks, "find", lambda name: found)
+    with Session.open(params) as session:
+        session.unlock(lambda: PASSWORD)
+        run_notebooks(session, ["probe"])
+        run_dir = session.journal.path
+    assert "KIT_BECOME_PASSWORD" not in os.environ, "in this process's environment it never was"
+    text = (run_dir / "notebooks/10_probe.ipynb").read_text()
+    assert "root in the kernel" in text
+    assert "ipykernel_launcher" in text, "the kernel's command line was printed"
+    assert list((run_dir / "raw").iterdir()), "there are artefacts"
+    assert artefacts(tmp_path / "runs", PASSWORD) == []
+    assert artefacts(tmp_path / "runs", "KIT_BECOME_PASSWORD"), "the search finds what is there"
+
+
+def test_the_password_is_no_parameter(params):
+    text = params.read_text()
+    for line, part in (
+        ("become_password: x", "ssh.become_password: 'x': unknown key"),
+        ("become_password_env: pass word", "never a password itself"),
+    ):
+        params.write_text(text.replace("become: sudo", f"become: sudo\n  {line}"))
+        with pytest.raises(ParamsError, match=part):
+            load(params)
