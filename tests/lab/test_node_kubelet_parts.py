@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from kitlib.lab.node.kubelet_client import _worded
 from kitlib.lab.node.kubelet_node import conditions, ready_problems
 from kitlib.lab.node.kubelet_server import exit_status
 from kitlib.lab.node.kubelet_static import api_command, mirror_of, read_manifests
-from kitlib.lab.node.pods import NETWORK_NOT_READY, backoff
+from kitlib.lab.node.pods import NETWORK_NOT_READY, PodWorker, backoff
 
 EARLIER, LATER = "2026-11-22T18:07:43Z", "2026-11-22T18:07:54Z"
 
@@ -207,3 +208,18 @@ def test_transport_failures_read_as_client_go_words_them() -> None:
     assert text == (
         'Get "https://10.77.0.11:6443/api/v1/nodes/w1": dial tcp 10.77.0.11:6443: i/o timeout'
     )
+
+
+def test_a_pod_taken_out_of_service_with_its_node_is_reported_again() -> None:
+    """The cluster takes a silent node's pods out of service; a kubelet that lives says no."""
+    node = SimpleNamespace(dirty=set())
+    cases = (("True", "True", 0), ("False", "False", 0), ("False", "True", 1))
+    for ready, containers, again in cases:
+        conditions = [
+            {"type": "Ready", "status": ready},
+            {"type": "ContainersReady", "status": containers},
+        ]
+        pod = {"metadata": {"uid": "1"}, "status": {"conditions": conditions}}
+        worker = PodWorker(node, pod)  # type: ignore[arg-type]
+        worker.update(pod)
+        assert len(node.dirty) == again, (ready, containers)

@@ -92,6 +92,8 @@ class PodWorker:
 
     def update(self, pod: Obj) -> None:
         """Take a newer version of the pod."""
+        if _taken_out_of_service(pod):
+            self.node.dirty.add(self)  # this kubelet lives, and says so again
         if self.static:
             self.mirror = pod
             return
@@ -411,6 +413,13 @@ def _sources(volume: Obj) -> list[tuple[str, str]]:
             if source and not source.get("optional"):
                 found.append((kind, source.get("secretName") or source["name"]))
     return found
+
+
+def _taken_out_of_service(pod: Obj) -> bool:
+    """Return whether the pod is not Ready although its containers are, as of a silent node."""
+    status = pod.get("status") or {}
+    said = {entry["type"]: entry["status"] for entry in status.get("conditions") or []}
+    return said.get("Ready") == "False" and said.get("ContainersReady") == "True"
 
 
 def _path(pod: Obj) -> str:
