@@ -45,7 +45,7 @@ def measure_latency(session: Session, rounds: int) -> int:
     ctx.facts()
     taken = 0
     probes = ProbeSet.of(ctx)
-    with probe_pods(ctx, probes) as pods:
+    with session.exclusive(), probe_pods(ctx, probes) as pods:
         addresses = _addresses(pods, probes)
         first = _next_round(journal)
         for number in range(first, first + rounds):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from kitlib import notebooks
 from kitlib.errors import Interrupted, KitError
 from kitlib.model import Verdict
+from kitlib.notebooks import Notebook
 from kitlib.report import write_report
 from kitlib.session import Session
-from kitlib.stages import FIRST_RECORDED
+from kitlib.stages import FIRST_RECORDED, STAGE_NAMES, get_stage
 from kitlib.stages.probe_pods import remove_all
 
 __all__ = ["Build", "build", "run_notebooks"]
@@ -49,6 +51,7 @@ def build(session: Session, *, diagnostics: Sequence[str] = notebooks.DIAGNOSTIC
     """
     names = [*notebooks.BOOTSTRAP, *(() if session.dry_run else diagnostics)]
     verdict = Verdict.PLANNED if session.dry_run else Verdict.PASS
+    session.what = "kit build"
     try:
         run_notebooks(session, names)
     except KitError as error:
@@ -71,16 +74,27 @@ def run_notebooks(
     Raises:
         KitError: What ended the notebook, as the kind of error it was there.
     """
-    for name in names:
-        notebook = notebooks.find(name)
-        if not session.dry_run and notebook.name.endswith(f"_{FIRST_RECORDED}"):
-            session.recorder.start()
-        given = {
-            "params": str(session.params.source),
-            "run_dir": str(session.journal.path),
-            "dry_run": session.dry_run,
-            **(parameters or {}),
-        }
-        session.journal.event("progress", host="notebook", text=f"running {notebook.name}")
-        output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
-        notebooks.execute(notebook, output, given, environment=session.kernel_environment)
+    with ExitStack() as until_the_end:
+        alone = False
+        for name in names:
+            notebook = notebooks.find(name)
+            if not (alone or session.dry_run or _changes_nothing(notebook)):
+                until_the_end.enter_context(session.exclusive())
+                alone = True
+            if not session.dry_run and notebook.name.endswith(f"_{FIRST_RECORDED}"):
+                session.recorder.start()
+            given = {
+                "params": str(session.params.source),
+                "run_dir": str(session.journal.path),
+                "dry_run": session.dry_run,
+                **(parameters or {}),
+            }
+            session.journal.event("progress", host="notebook", text=f"running {notebook.name}")
+            output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
+            notebooks.execute(notebook, output, given, environment=session.kernel_environment)
+
+
+def _changes_nothing(notebook: Notebook) -> bool:
+    """Return whether a notebook is that of a stage which only looks."""
+    stage = notebook.name.partition("_")[2]
+    return stage in STAGE_NAMES and get_stage(stage).changes_nothing

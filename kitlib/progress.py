@@ -90,6 +90,8 @@ def describe(line: Mapping[str, Any]) -> str:
             return f"{line['stage']}: {data['verdict']} in {data['seconds']:.1f} s{reason}"
         case "change":
             return f"  {where}{data['what']}"
+        case "lock":
+            return f"  {where}{data['text']}"
         case "planned" | "progress":
             return f"  {where}{data.get('what') or data.get('text')}"
         case "error":

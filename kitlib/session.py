@@ -11,8 +11,8 @@ import platform
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,17 +23,19 @@ from kitlib import __version__
 from kitlib import facts as host_facts
 from kitlib.become import Sudo, read_password
 from kitlib.command import Cmd, Secret
+from kitlib.durable import Durable
 from kitlib.errors import ApiError, BecomeError, Interrupted, KitError, ParamsError
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Inventory
-from kitlib.journal import Journal
+from kitlib.journal import Journal, utc_text
 from kitlib.kube import Kube
 from kitlib.model import CommandResult, Outcome, Verdict
 from kitlib.params import Params, load
 from kitlib.plugins import get as get_plugin
 from kitlib.recorder import Recorder, write_once
 from kitlib.retry import Deadline
+from kitlib.runlock import Owner, RunLock
 from kitlib.ssh import Ssh
 from kitlib.stages import (
     FIRST_RECORDED,
@@ -118,12 +120,20 @@ class Session:
         journal: The run's record.
         dry_run: Plan only; no stage changes anything.
         rebuild: Build anew what is as wanted already.
+        what: `kit stage`, `kit build` or `notebook`: what the lock says that works here.
     """
 
     def __init__(
-        self, params: Params, journal: Journal, *, dry_run: bool = False, rebuild: bool = False
+        self,
+        params: Params,
+        journal: Journal,
+        *,
+        dry_run: bool = False,
+        rebuild: bool = False,
+        what: str = "kit stage",
     ) -> None:
         self.params = params
+        self.what = what
         self.journal = journal
         self.dry_run = dry_run
         self.inventory = Inventory.from_params(params)
@@ -138,6 +148,13 @@ class Session:
         self._provenance_known = False
         if self._sudo and self._sudo.password:
             journal.forget(self._sudo.password.value)
+        self._durable = Durable(
+            self._ssh,
+            command_timeout=params.timeouts.command,
+            patience=params.timeouts.reconnect,
+            note=lambda host, text: journal.event("progress", host=host, text=text),
+        )
+        self._lock: RunLock | None = None
         self.recorder = self._new_recorder(control_plane)
         self.context = Context(
             params=params,
@@ -173,6 +190,7 @@ class Session:
         Raises:
             ParamsError: The parameters, or the run directory, are wrong.
         """
+        what = "notebook" if by_hand else "kit stage"
         path = find_params(params)
         given = dict(overrides or {})
         if run_dir:
@@ -186,7 +204,7 @@ class Session:
                     f"run_dir: {run_dir}: it is a run of cluster {record['cluster']!r}, "
                     f"the parameters describe {loaded.cluster!r}"
                 )
-            return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild)
+            return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild, what=what)
         loaded = load(path, given)
         journal = (_joinable(loaded) if by_hand and not given else None) or Journal.create(
             loaded.runs,
@@ -209,7 +227,7 @@ class Session:
                 ],
             },
         )
-        return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild)
+        return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild, what=what)
 
     def __enter__(self) -> Session:
         return self
@@ -259,6 +277,7 @@ class Session:
 
     def begin(self, name: str) -> StageRun:
         """Return a pass through one stage, to be taken step by step."""
+        self._durable.resume()
         stage = get_stage(name)
         if not self.dry_run and position(name) >= position(FIRST_RECORDED):
             self.recorder.start()
@@ -292,13 +311,44 @@ class Session:
     def run(self, host: str, cmd: Cmd) -> CommandResult:
         """Return what a command did on a host; it is kept in the record."""
         self.journal.forget(*cmd.secrets())
+        if cmd.mutates:
+            self._still_ours()
         self.journal.event("command.started", host=host, command=cmd.brief)
-        result = self._ssh.run(host, cmd)
+        if cmd.mutates:
+            result = self._durable.run(host, self.journal.stage, cmd)
+        else:
+            result = self._ssh.run(host, cmd)
         self.journal.command(cmd, result)
         return result
 
+    @contextmanager
+    def exclusive(self) -> Iterator[Sequence[str]]:
+        """Keep every other run off the hosts; yields what earlier runs had left running there.
+
+        What still runs is waited for first: from then on the facts hold still.
+
+        Raises:
+            PreconditionError: Another run works there; the message names it.
+            KitError: A host cannot be reached.
+        """
+        if self._lock is None:
+            owner = Owner.here(self.journal.path.name, self.what, utc_text())
+            names = [host.name for host in self.inventory]
+            self._lock = RunLock(self._ssh, names, owner, tell=self._tell_lock)
+        with self._lock.hold() as fresh:
+            try:
+                yield self._settle() if fresh else ()
+            except KeyboardInterrupt:
+                self.end_commands()  # before another run may come
+                raise
+
+    def end_commands(self) -> None:
+        """End on the hosts what runs there for this session: it was interrupted."""
+        self._durable.end_all()
+
     def put(self, host: str, content: str, path: str, *, mode: int = 0o644) -> None:
         """Write a file on a host."""
+        self._still_ours()
         self._ssh.put(host, content, path, mode=mode)
 
     def facts(self, hosts: Sequence[str], *, fresh: bool) -> Fanned[str, HostFacts]:
@@ -367,6 +417,29 @@ class Session:
         return False
 
     # --- helpers ---------------------------------------------------------------------------
+
+    def _still_ours(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+
+    def _tell_lock(self, host: str, text: str) -> None:
+        self.journal.event("lock", host=host, text=text)
+
+    def _settle(self) -> list[str]:
+        """Wait for what broken-off runs left running, and return how it ended, one line each."""
+        fanned = fan_out(self._durable.settle, [host.name for host in self.inventory])
+        told = []
+        for host, found in fanned.values.items():
+            for left, answer in found:
+                ended = f"exit status {answer.exit_status}"
+                ended = ended if answer.state == "ended" else "over its time, it was ended"
+                text = f"a run that broke off had left this here: {left.command}: {ended}"
+                output = f"$ {left.command}\n--- stdout\n{answer.stdout}\n--- stderr\n"
+                self.journal.keep(f"left-{host}-{left.id}.txt", output + answer.stderr)
+                self.journal.event("lock", host=host, text=text)
+                told.append(f"{host}: {text}")
+        fanned.raise_first()
+        return told
 
     def _note_provenance(self, facts: Mapping[str, HostFacts]) -> None:
         """Write into run.json where the numbers come from: the hosts themselves say it."""

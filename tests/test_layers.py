@@ -14,8 +14,26 @@ KITLIB = ROOT / "kitlib"
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("words", frozenset({"errors", "model", "command", "__init__"})),
-    ("knowledge", frozenset({"params", "inventory", "plugins", "facts", "probes", "software"})),
-    ("doors", frozenset({"ssh", "kube", "fanout", "retry", "journal", "recorder", "become"})),
+    (
+        "knowledge",
+        frozenset({"params", "inventory", "plugins", "facts", "probes", "software", "detached"}),
+    ),
+    (
+        "doors",
+        frozenset(
+            {
+                "ssh",
+                "kube",
+                "fanout",
+                "retry",
+                "journal",
+                "recorder",
+                "become",
+                "durable",
+                "runlock",
+            }
+        ),
+    ),
     ("judgement", frozenset({"checks", "hints"})),
     ("action", frozenset({"stages"})),
     ("seeing", frozenset({"runs", "frames", "charts", "diagnosis"})),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ class FakeDoors:
         self.ran: list[tuple[str, str]] = []
         self.broken: dict[tuple[str, str], Exception | int] = {}
         self.forgotten = 0
+        self.alone = self.ended = 0
+        self.left: list[str] = []
         self.unreachable: dict[str, Exception] = {}
         self._lock = threading.Lock()
 
@@ -72,6 +75,14 @@ class FakeDoors:
 
     def has_cluster(self) -> bool:
         return False
+
+    @contextlib.contextmanager
+    def exclusive(self):
+        self.alone += 1
+        yield self.left
+
+    def end_commands(self) -> None:
+        self.ended += 1
 
 
 class Made(Stage):

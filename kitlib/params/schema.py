@@ -182,6 +182,8 @@ class Timeouts(_Part):
     """All nodes Ready, after the last join."""
     verify: Seconds = 120
     """Probe pods running and every pair reachable."""
+    reconnect: Seconds = 60
+    """A host out of reach while a command runs on it; the command runs on, and is found again."""
 
 
 class Sheet(_Part):

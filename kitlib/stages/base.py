@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -52,6 +53,12 @@ class Doors(Protocol):
 
     def has_cluster(self) -> bool:
         """Return whether the API of this build's cluster answers now."""
+
+    def exclusive(self) -> AbstractContextManager[Sequence[str]]:
+        """Keep every other run off the hosts; yields what earlier runs had left running there."""
+
+    def end_commands(self) -> None:
+        """End on the hosts what runs there: the person interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +280,9 @@ class Stage(ABC):
                 fanned = fan_out(work, [name for name in targets if name in by_target])
                 ctx.failures.update(fanned.errors)
                 fanned.raise_first()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                ctx.doors.end_commands()
             for action in plan.cleanup:
                 try:
                     ctx.perform(action)

@@ -7,7 +7,7 @@ gets the stage's end with its verdict, and the evidence that would be gone tomor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from kitlib.errors import ChecksFailed, Interrupted, KitError, PreconditionError
@@ -41,6 +41,7 @@ class StageRun:
         self._snapshot = snapshot
         self._plan = Plan()
         self._checks: list[Check] = []
+        self._in_guard = False
         ctx.read_only = dry_run or stage.changes_nothing
         ctx.failures.clear()
         ctx.journal.stage = stage.name
@@ -53,7 +54,7 @@ class StageRun:
         Raises:
             PreconditionError: One does not hold; nothing was changed. A dry run only shows it.
         """
-        with self._guarded():
+        with self._guarded(), self._alone():
             checks = self.stage.preconditions(self._ctx)
             self._record(checks)
             bad = failed(checks)
@@ -63,7 +64,7 @@ class StageRun:
 
     def plan(self) -> Plan:
         """Return what would be done, computed from facts read now."""
-        with self._guarded():
+        with self._guarded(), self._alone():
             self._plan = self.stage.plan(self._ctx)
             for change in self._plan.changes:
                 self._ctx.journal.event("planned", host=change.target, what=change.what)
@@ -75,7 +76,13 @@ class StageRun:
         """Do exactly the plan, and return it. A dry run does nothing."""
         with self._guarded():
             if self._plan.actions and not self.dry_run:
-                self.stage.apply(self._ctx, self._plan)
+                with self._alone() as left:
+                    if left:
+                        raise PreconditionError(
+                            "the plan is out of date: " + "; ".join(left),
+                            remedy="plan again, then apply",
+                        )
+                    self.stage.apply(self._ctx, self._plan)
             return self._plan
 
     def validate(self) -> Outcome:
@@ -97,15 +104,32 @@ class StageRun:
 
     def to_the_end(self) -> Outcome:
         """Return how the stage ended, all steps in a row; raises what they raise."""
-        self.preconditions()
-        self.plan()
-        self.apply()
-        return self.validate()
+        with self._guarded(), self._alone():
+            self.preconditions()
+            self.plan()
+            self.apply()
+            return self.validate()
+
+    @contextmanager
+    def _alone(self) -> Iterator[Sequence[str]]:
+        """Keep other runs off the hosts where this stage may change them.
+
+        By hand each step does it for itself: in between, others may come.
+        """
+        if self._ctx.read_only:
+            yield ()
+            return
+        with self._ctx.doors.exclusive() as left:
+            yield left
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """See that the stage's end is recorded when a step fails or is interrupted."""
         ctx = self._ctx
+        if self._in_guard:  # the steps in a row have one end
+            yield
+            return
+        self._in_guard = True
         try:
             yield
         except KeyboardInterrupt:
@@ -126,6 +150,8 @@ class StageRun:
             ctx.journal.event("error", message=repr(error))
             self._end(Verdict.FAIL, f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self._in_guard = False
 
     def _record(self, checks: list[Check]) -> None:
         for check in checks:
