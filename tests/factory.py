@@ -24,6 +24,7 @@ SUBJECTS = {
     "runtime": "not-ready-network",
     "leftovers": "flannel",
     "setup": "kept",
+    "containerd": "debian-12",
 }
 
 

@@ -9,9 +9,10 @@ from kitlib.facts import HostFacts
 from kitlib.model import Check, Status
 from kitlib.params import Params
 from kitlib.plugins.schema import minor
+from kitlib.software.containerd import differences
 from kitlib.software.settings import SYSCTLS, wanting
 
-__all__ = ["VERSIONED", "packages", "settings", "settled_later"]
+__all__ = ["VERSIONED", "container_runtime", "packages", "settings", "settled_later"]
 
 VERSIONED = ("kubelet", "kubeadm", "kubectl")
 """The packages whose version is the Kubernetes version."""
@@ -73,19 +74,68 @@ def settings(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
     return checks
 
 
+def container_runtime(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
+    """Return for each host whether its container runtime runs and is configured for a node."""
+    checks = []
+    for name, each in facts.items():
+        found, runtime = each.containerd, each.runtime
+        running = runtime.ready is True or runtime.unit == "active"
+        checks.append(
+            Check.that(
+                running,
+                "packages.runtime",
+                name,
+                "a container runtime runs",
+                got=(found.version and f"containerd {found.version}") or "running"
+                if running
+                else f"containerd {found.version or 'not installed'}, {runtime.unit or 'unknown'}",
+                expected="running",
+                remedy="systemctl status containerd, journalctl -u containerd",
+            )
+        )
+        summary = "containerd is configured for a node"
+        if not found.installed:
+            why = "another runtime than containerd; its configuration is yours"
+            checks.append(Check("packages.containerd", name, Status.SKIP, summary, why))
+            continue
+        wrong = list(differences(found.config or {}, params.kubernetes_version))
+        if runtime.systemd_cgroup is False:
+            wrong.append("the running one has SystemdCgroup off")
+        checks.append(
+            Check.that(
+                not wrong,
+                "packages.containerd",
+                name,
+                summary,
+                got="; ".join(wrong),
+                expected="systemd's cgroups, the CRI plugin, /opt/cni/bin, the sandbox image",
+                remedy="run the packages stage; if it changed nothing, look at "
+                "`containerd config dump` there",
+            )
+        )
+    return checks
+
+
 _SETTLED = ("preflight.swap", "preflight.module.", "preflight.sysctl.")
 
 
-def settled_later(check: Check, params: Params) -> Check:
+def settled_later(check: Check, params: Params, here: HostFacts) -> Check:
     """Return a failed preflight check as a warning where the packages stage sets that right.
 
     With `swap: keep` swap is what was asked for, so it is a warning too; but kubeadm before 1.23
     itself refuses a host that swaps.
     """
-    if check.status is not Status.FAIL or not check.id.startswith(_SETTLED):
+    if check.status is not Status.FAIL:
         return check
     remedy = "the packages stage sets it, for now and for every start"
-    if check.id == "preflight.swap" and params.swap == "keep":
+    if check.id == "preflight.runtime" and here.containerd.installed:
+        # With the CRI plugin disabled it runs and does not answer.
+        if not differences(here.containerd.config or {}, params.kubernetes_version):
+            return check
+        remedy = "the packages stage configures containerd and starts it"
+    elif not check.id.startswith(_SETTLED):
+        return check
+    elif check.id == "preflight.swap" and params.swap == "keep":
         if minor(params.kubernetes_version) < (1, 23):
             remedy = "swap: off in the parameters; kubeadm before 1.23 refuses a host that swaps"
             return replace(check, remedy=remedy)

@@ -39,8 +39,8 @@ def preflight(
     checks = [_plugin_fits(params, plugin), *no_route_into(facts, params), *guard(facts, params)]
     for host in params.hosts:
         if host.name in facts:
-            found = _host(host, facts[host.name], plugin)
-            checks += [settled_later(each, params) for each in found]
+            here = facts[host.name]
+            checks += [settled_later(each, params, here) for each in _host(host, here, plugin)]
     checks += unique(facts)
     checks += clocks(facts)
     if reach is not None:

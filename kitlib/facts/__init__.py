@@ -15,6 +15,7 @@ from kitlib.command import Cmd
 from kitlib.errors import CommandError
 from kitlib.facts import (
     cni,
+    containerd,
     host,
     kernel,
     kubeadm,
@@ -28,6 +29,7 @@ from kitlib.facts import (
     setup,
 )
 from kitlib.facts.cni import Cni, CniFile
+from kitlib.facts.containerd import Containerd
 from kitlib.facts.host import HostIdentity
 from kitlib.facts.kernel import Kernel
 from kitlib.facts.kubeadm import Kubeadm
@@ -45,6 +47,7 @@ __all__ = [
     "COMMAND",
     "Cni",
     "CniFile",
+    "Containerd",
     "HostFacts",
     "HostIdentity",
     "Kernel",
@@ -76,6 +79,7 @@ COMMAND: Cmd = command(
             runtime,
             leftovers,
             setup,
+            containerd,
         )
     )
 )
@@ -99,6 +103,7 @@ class HostFacts:
         runtime: Its container runtime.
         leftovers: Traces of network plugins.
         setup: What its files say of how it comes up again.
+        containerd: containerd as it is installed and configured.
         clock_offset: Seconds that its clock is ahead of the asking machine's; None when unknown.
         unknown: Section -> why it could not be read.
     """
@@ -115,6 +120,7 @@ class HostFacts:
     runtime: Runtime
     leftovers: Leftovers
     setup: Setup
+    containerd: Containerd
     clock_offset: float | None
     unknown: Mapping[str, str]
 
@@ -160,6 +166,7 @@ def parse(name: str, text: str, *, at: float | None = None) -> HostFacts:
         runtime=runtime.parse(text),
         leftovers=leftovers.parse(text),
         setup=setup.parse(text),
+        containerd=containerd.parse(text),
         clock_offset=(identity.clock or 0) - (at or 0) if known else None,
         unknown={part: each.why for part, each in split(text).items() if each.status},
     )

@@ -38,6 +38,7 @@ def test_every_stage_does_its_plan_and_has_nothing_left_to_plan(kit: Kit) -> Non
         if name == "packages":
             kit.everywhere("apt-get remove -y --allow-change-held-packages kubelet kubernetes-cni")
             kit.on(HOSTS[1], UNSET)
+            kit.on(HOSTS[2], "apt-get purge -y containerd")
             verbs.break_(kit.state_dir, "br-netfilter-missing", HOSTS[1])
         with kit.session() as session:
             before = what_a_change_would_change(session)

@@ -11,6 +11,7 @@ from kitlib.lab.hostapi import Handler, LabHost
 from kitlib.lab.node import (
     apt,
     apt_query,
+    containerd,
     crictl,
     dpkg,
     journalctl,
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Handler] = {
     "apt-cache": apt_query.apt_cache,
     "apt-get": apt.apt_get,
     "apt-mark": apt_query.apt_mark,
+    "containerd": containerd.containerd,
     "crictl": crictl.crictl,
     "dpkg": dpkg.dpkg,
     "dpkg-query": dpkg.dpkg,
@@ -54,7 +56,7 @@ async def boot(host: LabHost) -> None:
     node.packages |= packages.BASE
     for folder in ("/etc/cni/net.d", "/etc/kubernetes", "/var/lib/containerd", "/run/containerd"):
         node.path(folder).mkdir(parents=True, exist_ok=True)
-    packages.write_containerd_config(host)
+    containerd.write_prepared_config(host)
     _FORWARDING.write_text("1\n")
     for name in COMMANDS:
         if name not in _FROM_PACKAGES:

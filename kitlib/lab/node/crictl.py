@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kitlib.lab.hostapi import Call, LabHost
-from kitlib.lab.node import cni
+from kitlib.lab.node import cni, containerd
 from kitlib.lab.node.flags import FlagError, Flags, parse
 from kitlib.lab.node.kubeadm_preflight import CONTAINERD_SOCKET, image_problem
 from kitlib.lab.node.kubeadm_run import Run
@@ -62,6 +62,14 @@ async def crictl(host: LabHost, call: Call) -> int:
             "root and the endpoint has been started: context deadline exceeded",
         )
         return 1
+    if not containerd.in_force(state_of(host)):
+        await _fatal(
+            call,
+            "validate service connection: CRI v1 runtime API is not implemented for endpoint "
+            f'"unix://{CONTAINERD_SOCKET}": rpc error: code = Unimplemented desc = unknown service '
+            "runtime.v1.RuntimeService",
+        )
+        return 1
     return await _VERBS[verb](_Ask(host, call, flags, tuple(names)))
 
 
@@ -83,7 +91,10 @@ async def _version(ask: _Ask) -> int:
 
 
 async def _info(ask: _Ask) -> int:
-    config = cni.config_in_force(state_of(ask.host).path("/etc/cni/net.d"))
+    state = state_of(ask.host)
+    config = cni.config_in_force(state.path("/etc/cni/net.d"))
+    settings = containerd.in_force(state)
+    bin_dir = settings.get("cni", {}).get("bin_dir", "")
     network: dict[str, Any] = {"type": "NetworkReady", "status": True, "reason": "", "message": ""}
     status = "OK"
     if config is None:
@@ -104,7 +115,7 @@ async def _info(ask: _Ask) -> int:
             ]
         },
         "cniconfig": {
-            "PluginDirs": ["/opt/cni/bin"],
+            "PluginDirs": [bin_dir],
             "PluginConfDir": "/etc/cni/net.d",
             "PluginMaxConfNum": 1,
             "Prefix": "eth",
@@ -116,12 +127,12 @@ async def _info(ask: _Ask) -> int:
                 "runtimes": {
                     "runc": {
                         "runtimeType": "io.containerd.runc.v2",
-                        "options": {"SystemdCgroup": True},
+                        "options": settings["containerd"]["runtimes"]["runc"]["options"],
                     }
                 },
             },
-            "cni": {"binDir": "/opt/cni/bin", "confDir": "/etc/cni/net.d", "maxConfNum": 1},
-            "sandboxImage": "k8s.gcr.io/pause:3.5",
+            "cni": {"binDir": bin_dir, "confDir": "/etc/cni/net.d", "maxConfNum": 1},
+            "sandboxImage": settings["sandbox_image"],
             "containerdEndpoint": CONTAINERD_SOCKET,
             "rootDir": "/var/lib/containerd/io.containerd.grpc.v1.cri",
             "stateDir": "/run/containerd/io.containerd.grpc.v1.cri",

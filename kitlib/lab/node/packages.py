@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 from kitlib.lab.hostapi import LabHost
-from kitlib.lab.node import services
+from kitlib.lab.node import containerd, services
 from kitlib.lab.node.state import CONTAINERD_VERSION, state_of
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "package",
     "remove_files",
     "upstream",
-    "write_containerd_config",
 ]
 
 DEFAULT_VERSION = "1.22.3"
@@ -127,22 +126,6 @@ EnvironmentFile=-/etc/default/kubelet
 ExecStart=
 ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
 """  # noqa: E501
-_CONTAINERD_CONFIG = """\
-version = 2
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "k8s.gcr.io/pause:3.5"
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/opt/cni/bin"
-    conf_dir = "/etc/cni/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-        SystemdCgroup = true
-"""
 _DROP_IN_PATH = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
 
 
@@ -224,6 +207,8 @@ def depends(name: str, version: str) -> tuple[str, ...]:
         minor = minor_of(version)
         tools = ("cri-tools",) if minor < 32 else ()
         return ("kubelet", "kubectl", *(("kubernetes-cni",) if minor < 30 else ()), *tools)
+    if name == "containerd":
+        return ("runc",)
     return ()
 
 
@@ -244,6 +229,10 @@ async def install_files(host: LabHost, name: str, version: str) -> None:
         host.install_command(name)
     elif name == "cri-tools":
         host.install_command("crictl")
+    elif name == "containerd" and fresh:
+        host.install_command("containerd")
+        containerd.write_package_config(host)
+        await services.add_containerd(host)
     if name == "kubelet":
         for folder in ("/etc/kubernetes/manifests", "/var/lib/kubelet"):
             state.path(folder).mkdir(parents=True, exist_ok=True)
@@ -269,17 +258,13 @@ async def remove_files(host: LabHost, name: str, *, purge: bool) -> None:
     if name == "containerd":
         await services.stop(host, "containerd")
         state.services.pop("containerd")
+        host.remove_command("containerd")
+        if purge:
+            shutil.rmtree(state.path("/etc/containerd"), ignore_errors=True)
     if name in ("kubelet", "kubeadm", "kubectl"):
         host.remove_command(name)
     if name == "cri-tools":
         host.remove_command("crictl")
-
-
-def write_containerd_config(host: LabHost) -> None:
-    """Write the container runtime's configuration, as its package and the host's setup leave it."""
-    file = state_of(host).path("/etc/containerd/config.toml")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(_CONTAINERD_CONFIG)
 
 
 def _cni_plugins(host: LabHost, version: str) -> None:

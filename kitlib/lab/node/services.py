@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 
 from kitlib.lab.hostapi import LabHost
-from kitlib.lab.node import kubelet
+from kitlib.lab.node import containerd, kubelet
 from kitlib.lab.node.klog import klog
 from kitlib.lab.node.state import Service, state_of
 
-__all__ = ["add_kubelet", "remove_kubelet", "start", "stop"]
+__all__ = ["add_containerd", "add_kubelet", "remove_kubelet", "start", "stop"]
 
 KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 _RESTART_SEC = 10.0
@@ -26,6 +26,14 @@ async def add_kubelet(host: LabHost) -> None:
     unit = Service("kubelet", "kubelet: The Kubernetes Node Agent", enabled=True)
     state.services["kubelet"] = unit
     await start(host, "kubelet")
+
+
+async def add_containerd(host: LabHost) -> None:
+    """Install containerd's unit, enabled and started, as its package does."""
+    state_of(host).services["containerd"] = Service(
+        "containerd", "containerd container runtime", enabled=True
+    )
+    await start(host, "containerd")
 
 
 async def remove_kubelet(host: LabHost) -> None:
@@ -46,6 +54,7 @@ async def start(host: LabHost, name: str) -> None:
         unit.pid = state.pid()
         host.start_task("kubelet", _kubelet(host, unit))
     else:
+        state.containerd_config = containerd.effective(state)
         unit.turn("active")
         unit.pid = state.pid()
         host.log(

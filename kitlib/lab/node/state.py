@@ -11,7 +11,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from kitlib.lab.hostapi import LabHost
@@ -64,6 +64,7 @@ class NodeState:
         swap: Whether a swap area is in use.
         modules: Loaded kernel modules, as `lsmod` shows them.
         images: Container images that were pulled, by full name.
+        containerd_config: The configuration that the running containerd started with.
         root: The directory that stands for `/`.
         dpkg_lock: Held while apt-get changes packages.
         next_pid: The next process id that an emulated process gets.
@@ -76,6 +77,7 @@ class NodeState:
     swap: bool = False
     modules: set[str] = field(default_factory=lambda: {"br_netfilter", "bridge", "overlay"})
     images: set[str] = field(default_factory=set)
+    containerd_config: dict[str, Any] = field(default_factory=dict)
     root: Path = Path("/")
     dpkg_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     next_pid: int = 113
