@@ -25,6 +25,7 @@ SUBJECTS = {
     "leftovers": "flannel",
     "setup": "kept",
     "containerd": "debian-12",
+    "repository": "lab",
 }
 
 

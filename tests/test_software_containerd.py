@@ -14,8 +14,13 @@ from kitlib.errors import KitError
 from kitlib.facts import containerd as facts
 from kitlib.facts.sections import command
 from kitlib.software import toml
-from kitlib.software.containerd import configured, differences, sandbox_image
-from kitlib.stages.node_setup import configure_containerd, needs_containerd
+from kitlib.software.containerd import (
+    configured,
+    differences,
+    needs_containerd,
+    sandbox_image,
+)
+from kitlib.stages.node_setup import configure_containerd
 
 RECORDED = Path(__file__).parent / "data/kubeadm/host-files/config.toml"
 

@@ -24,6 +24,7 @@ from kitlib.facts import (
     packages,
     ports,
     reach,
+    repository,
     routes,
     runtime,
     setup,
@@ -37,6 +38,7 @@ from kitlib.facts.leftovers import Leftovers
 from kitlib.facts.links import Link
 from kitlib.facts.packages import Package
 from kitlib.facts.ports import Listener
+from kitlib.facts.repository import Repository
 from kitlib.facts.routes import Route
 from kitlib.facts.runtime import Runtime
 from kitlib.facts.sections import command, split
@@ -56,6 +58,7 @@ __all__ = [
     "Link",
     "Listener",
     "Package",
+    "Repository",
     "Route",
     "Runtime",
     "Setup",
@@ -80,6 +83,7 @@ COMMAND: Cmd = command(
             leftovers,
             setup,
             containerd,
+            repository,
         )
     )
 )
@@ -104,6 +108,7 @@ class HostFacts:
         leftovers: Traces of network plugins.
         setup: What its files say of how it comes up again.
         containerd: containerd as it is installed and configured.
+        repository: Where its packages come from.
         clock_offset: Seconds that its clock is ahead of the asking machine's; None when unknown.
         unknown: Section -> why it could not be read.
     """
@@ -121,6 +126,7 @@ class HostFacts:
     leftovers: Leftovers
     setup: Setup
     containerd: Containerd
+    repository: Repository
     clock_offset: float | None
     unknown: Mapping[str, str]
 
@@ -167,6 +173,7 @@ def parse(name: str, text: str, *, at: float | None = None) -> HostFacts:
         leftovers=leftovers.parse(text),
         setup=setup.parse(text),
         containerd=containerd.parse(text),
+        repository=repository.parse(text),
         clock_offset=(identity.clock or 0) - (at or 0) if known else None,
         unknown={part: each.why for part, each in split(text).items() if each.status},
     )

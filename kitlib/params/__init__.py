@@ -21,8 +21,9 @@ from kitlib.params.notebook import check_notebook_parameters
 from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
 from kitlib.params.rules import absolute, cross_checks, is_address
 from kitlib.params.schema import Probe, Sheet, Ssh, Timeouts, rule_of
+from kitlib.params.software import Packages
 
-__all__ = ["Params", "Probe", "Ssh", "Timeouts", "check_notebook_parameters", "load"]
+__all__ = ["Packages", "Params", "Probe", "Ssh", "Timeouts", "check_notebook_parameters", "load"]
 
 
 _LONGEST_SHOWN = 200
@@ -48,6 +49,7 @@ class Params:
         timeouts: How long each kind of wait may take, in seconds.
         runs: The directory that run directories are made under, absolute.
         swap: `off` (taken out of use, also in /etc/fstab) or `keep`.
+        packages: Where the hosts' packages come from.
     """
 
     source: Path
@@ -65,6 +67,7 @@ class Params:
     timeouts: Timeouts
     runs: Path
     swap: str
+    packages: Packages
 
     @property
     def control_plane(self) -> Host:
@@ -91,6 +94,8 @@ class Params:
             return self.plugin_manifest
         if self.plugin_source:
             return f"{self.plugin_source.rstrip('/')}/{self.plugin}.yaml"
+        if self.packages.source == "directory" and self.packages.directory:
+            return str(self.packages.directory / f"{self.plugin}.yaml")
         return plugins.get(self.plugin).manifest_address(self.kubernetes_version)
 
     def masked(self) -> dict[str, Any]:
@@ -126,6 +131,7 @@ class Params:
             "timeouts": self.timeouts.model_dump(mode="json"),
             "runs": str(self.runs),
             "swap": self.swap,
+            "packages": self.packages.model_dump(mode="json"),
         }
 
 
@@ -253,6 +259,12 @@ def _params(sheet: Sheet, source: Path) -> Params:
         timeouts=sheet.timeouts,
         runs=_path(sheet.runs, here) or _path("../runs", here) or here,
         swap=sheet.swap,
+        packages=Packages(
+            **{
+                **sheet.packages.model_dump(),
+                "directory": _path(sheet.packages.directory, here),
+            }
+        ),
     )
 
 

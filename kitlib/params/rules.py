@@ -16,6 +16,7 @@ from typing import Any
 
 from kitlib import plugins
 from kitlib.params.reading import Key
+from kitlib.params.software import package_findings
 
 __all__ = ["Finding", "absolute", "cross_checks", "is_address"]
 
@@ -47,6 +48,10 @@ def cross_checks(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
     yield from _manifest(data, here)
     yield from _hosts(data)
     yield from _networks(data)
+    packages = data.get("packages")
+    directory = packages.get("directory") if isinstance(packages, dict) else None
+    where = absolute(directory, here) if isinstance(directory, str) and directory else None
+    yield from package_findings(data, where)
 
 
 def _plugin(data: Mapping[str, Any]) -> Iterator[Finding]:

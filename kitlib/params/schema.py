@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from kitlib.params.software import Swap
+from kitlib.params.software import PackagesEntry, Swap
 
 __all__ = ["HostEntry", "Probe", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
 
@@ -217,6 +217,8 @@ class Sheet(_Part):
     """Where run directories go; empty is ../runs."""
     swap: Swap = "off"
     """What to do with swap on the hosts: off or keep."""
+    packages: PackagesEntry = PackagesEntry()
+    """Where the hosts' packages come from."""
 
 
 _RULES = {
@@ -263,11 +265,12 @@ def _string_rule(name: str, value: object) -> str:
 
 def _known(where: tuple[str | int, ...]) -> list[str]:
     """Return the keys that may stand under `where`."""
-    parts: dict[str, type[_Part]] = {
+    parts: dict[str, type[BaseModel]] = {
         "hosts": HostEntry,
         "ssh": SshEntry,
         "probe": Probe,
         "timeouts": Timeouts,
+        "packages": PackagesEntry,
     }
     part = parts.get(str(where[0]), Sheet) if where else Sheet
     return list(part.model_fields)

@@ -13,9 +13,17 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from kitlib.facts import HostFacts
 from kitlib.plugins.schema import minor
 
-__all__ = ["CNI_BIN", "CONFIG_FILE", "configured", "differences", "sandbox_image"]
+__all__ = [
+    "CNI_BIN",
+    "CONFIG_FILE",
+    "configured",
+    "differences",
+    "needs_containerd",
+    "sandbox_image",
+]
 
 CONFIG_FILE = "/etc/containerd/config.toml"
 CNI_BIN = "/opt/cni/bin"
@@ -42,6 +50,11 @@ def sandbox_image(kubernetes: str) -> str:
     _, number = minor(kubernetes)
     registry = "k8s.gcr.io" if number < 25 else "registry.k8s.io"
     return f"{registry}/pause:{_PAUSE[max(first for first in _PAUSE if first <= number)]}"
+
+
+def needs_containerd(here: HostFacts) -> bool:
+    """Return whether a host has no container runtime: then containerd is installed."""
+    return not here.containerd.installed and here.runtime.ready is not True
 
 
 def differences(config: Mapping[str, Any], kubernetes: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from kitlib.command import Cmd, script
 from kitlib.facts import HostFacts
 from kitlib.facts.containerd import parse_config
 from kitlib.software import toml
-from kitlib.software.containerd import CONFIG_FILE, configured, differences
+from kitlib.software.containerd import CONFIG_FILE, configured, differences, needs_containerd
 from kitlib.software.settings import (
     APPLY_SYSCTLS,
     MODULES_FILE,
@@ -22,7 +22,7 @@ from kitlib.software.settings import (
 )
 from kitlib.stages.base import Action, Hands
 
-__all__ = ["configure_containerd", "needs_containerd", "settings"]
+__all__ = ["configure_containerd", "settings", "writes"]
 
 _WHO = "# Written by the cluster network kit; the file before it is config.toml.before-kubekit\n"
 _KEEP = 'if [ -e "$1" ] && [ ! -e "$1.before-kubekit" ]; then cp -p "$1" "$1.before-kubekit"; fi'
@@ -34,13 +34,13 @@ def settings(name: str, here: HostFacts, swap: str) -> list[Action]:
     actions = []
     if lacks.keep_modules:
         what = f"have {', '.join(lacks.keep_modules)} loaded at each start: {MODULES_FILE}"
-        actions.append(Action(name, what, do=_writes(name, MODULES_TEXT, MODULES_FILE)))
+        actions.append(Action(name, what, do=writes(name, MODULES_TEXT, MODULES_FILE)))
     if lacks.load:
         what = f"load the kernel modules {', '.join(lacks.load)}"
         actions.append(Action(name, what, Cmd.change("modprobe", "-a", *lacks.load)))
     if lacks.keep_sysctls:
         what = f"keep {', '.join(lacks.keep_sysctls)} on: {SYSCTLS_FILE}"
-        actions.append(Action(name, what, do=_writes(name, SYSCTLS_TEXT, SYSCTLS_FILE)))
+        actions.append(Action(name, what, do=writes(name, SYSCTLS_TEXT, SYSCTLS_FILE)))
     if lacks.set or ("br_netfilter" in lacks.load):
         given = [f"{setting}={value}" for setting, value in SYSCTLS.items()]
         command = script(APPLY_SYSCTLS, *given, mutates=True, label="set the sysctls")
@@ -58,17 +58,14 @@ def settings(name: str, here: HostFacts, swap: str) -> list[Action]:
     return actions
 
 
-def _writes(name: str, content: str, path: str) -> Callable[[Hands], None]:
+def writes(name: str, content: str, path: str) -> Callable[[Hands], None]:
+    """Return what writes a file on a host, its directory made where it is missing."""
+
     def write(hands: Hands) -> None:
         hands.run(name, Cmd.change("mkdir", "-p", str(PurePosixPath(path).parent)))
         hands.put(name, content, path)
 
     return write
-
-
-def needs_containerd(here: HostFacts) -> bool:
-    """Return whether a host has no container runtime: then containerd is installed."""
-    return not here.containerd.installed and here.runtime.ready is not True
 
 
 def configure_containerd(name: str, here: HostFacts, version: str) -> list[Action]:

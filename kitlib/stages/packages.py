@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from kitlib import checks
-from kitlib.command import Cmd
 from kitlib.facts import HostFacts
 from kitlib.model import Check
+from kitlib.software import apt
+from kitlib.software.steps import Step
 from kitlib.stages.base import Action, Context, Plan, Stage
-from kitlib.stages.node_setup import configure_containerd, needs_containerd, settings
+from kitlib.stages.node_setup import configure_containerd, settings, writes
+from kitlib.stages.package_sources import fetch_key, offers, standing
 
 __all__ = ["Packages"]
-
-VERSIONED = ("kubelet", "kubeadm", "kubectl")
-"""These carry the Kubernetes version; kubernetes-cni has one of its own."""
-HELD = ("kubernetes-cni", *VERSIONED)
-"""Kept from upgrades: a node's version changes when somebody decides it."""
-RUNTIME = "containerd"
-_QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
 class Packages(Stage):
@@ -25,13 +20,26 @@ class Packages(Stage):
     name = "packages"
     title = "Prepare the hosts, install the Kubernetes packages"
 
+    def preconditions(self, ctx: Context) -> list[Check]:
+        """Return also whether the version can be had, and that no cluster runs on another one."""
+        found = super().preconditions(ctx)
+        facts = ctx.facts()
+        return [*found, *standing(facts, ctx.params), *offers(ctx, facts)]
+
     def plan(self, ctx: Context) -> Plan:
-        """Return the installations; none where every package has the wanted version."""
-        version = ctx.params.kubernetes_version
+        """Return the changes; none where every host is prepared and has the wanted packages.
+
+        Raises:
+            KitError: The repository's key cannot be had, or is another one.
+        """
+        params, facts = ctx.params, ctx.facts()
+        key = fetch_key(params, "deb") if any(_lacks_key(ctx, f) for f in facts.values()) else ""
         actions: list[Action] = []
-        for name, here in ctx.facts().items():
-            actions += settings(name, here, ctx.params.swap)
-            actions += _for_host(name, here, version)
+        for name, here in facts.items():
+            actions += settings(name, here, params.swap)
+            actions += [_action(name, step) for step in apt.steps(here, params, key)]
+            actions += configure_containerd(name, here, params.kubernetes_version)
+        version = params.kubernetes_version
         reason = "" if actions else f"every host is ready for Kubernetes {version} and has it"
         return Plan(tuple(actions), reason)
 
@@ -45,41 +53,12 @@ class Packages(Stage):
         ]
 
 
-def _for_host(name: str, here: HostFacts, version: str) -> list[Action]:
-    missing = [package for package in VERSIONED if here.version(package) != version]
-    bare = not here.version("kubernetes-cni")
-    runtime = needs_containerd(here)
-    actions = []
-    if missing or bare or runtime:
-        what = "read the package lists anew"
-        actions.append(Action(name, what, Cmd.change("apt-get", "update", "-q", env=_QUIET)))
-    if runtime:
-        actions.append(Action(name, "install containerd: no container runtime", _install(RUNTIME)))
-    actions += configure_containerd(name, here, version)
-    if missing or bare:
-        pinned = [f"{package}={version}-*" for package in VERSIONED]
-        found = ", ".join(f"{p} {here.version(p) or 'absent'}" for p in missing)
-        found = found or "kubernetes-cni absent"
-        what = f"install the packages of Kubernetes {version}: {found}"
-        actions.append(Action(name, what, _install("kubernetes-cni", *pinned)))
-    held = [package for package in HELD if (here.packages or {}).get(package) is not None]
-    if missing or bare or not all((here.packages or {})[p].held for p in held):
-        actions.append(
-            Action(name, "keep their versions from upgrades", Cmd.change("apt-mark", "hold", *HELD))
-        )
-    return actions
+def _lacks_key(ctx: Context, here: HostFacts) -> bool:
+    steps = apt.repository_steps(here, ctx.params, "")
+    return any(step.path == apt.KEY_FILE for step in steps)
 
 
-def _install(*packages: str) -> Cmd:
-    return Cmd.change(
-        "apt-get",
-        "install",
-        "-y",
-        "--allow-downgrades",
-        "--allow-change-held-packages",
-        # A configuration file that the kit or somebody else changed is kept, without a question.
-        "-o",
-        "Dpkg::Options::=--force-confold",
-        *packages,
-        env=_QUIET,
-    )
+def _action(name: str, step: Step) -> Action:
+    if step.command is None:
+        return Action(name, step.what, do=writes(name, step.content, step.path))
+    return Action(name, step.what, step.command)

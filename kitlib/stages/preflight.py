@@ -9,6 +9,7 @@ from kitlib.facts import reach
 from kitlib.fanout import fan_out
 from kitlib.model import Check
 from kitlib.stages.base import Context, Plan, Stage
+from kitlib.stages.package_sources import offers
 
 __all__ = ["Preflight"]
 
@@ -34,4 +35,6 @@ class Preflight(Stage):
             return reach.parse(ctx.read(name, reach.command(others)).stdout)
 
         heard = fan_out(reached_from, addresses).raise_first()
-        return checks.preflight(ctx.facts(), ctx.params, ctx.plugin, heard)
+        facts = ctx.facts()
+        found = checks.preflight(facts, ctx.params, ctx.plugin, heard)
+        return [*found, *offers(ctx, facts)]

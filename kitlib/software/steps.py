@@ -1,0 +1,26 @@
+"""One step of preparing a host, as data: a command, or a file with its content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kitlib.command import Cmd
+
+__all__ = ["Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of a host.
+
+    Attributes:
+        what: What is done and why, one line.
+        command: The command; None where a file is written.
+        path: The file that is written; empty where a command runs.
+        content: What is written.
+    """
+
+    what: str
+    command: Cmd | None = None
+    path: str = ""
+    content: str = ""
