@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import signal
@@ -18,7 +19,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from kitlib import __version__
-from kitlib.errors import Interrupted, KitError, ParamsError, exit_codes
+from kitlib.errors import Interrupted, KitError, ParamsError, RecordError, exit_codes
 
 __all__ = ["app", "main"]
 
@@ -44,6 +45,9 @@ Plugin = Annotated[
     str | None, typer.Option(help="Another network plugin than the file names.", metavar="NAME")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="Leave what a failed stage made as it is, for a look.")
+]
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Reset and build anew what is as wanted already.")
 ]
@@ -77,13 +81,14 @@ def build(
     ] = None,
     dry_run: DryRun = False,
     rebuild: Rebuild = False,
+    keep: Keep = False,
 ) -> None:
     """Build the cluster with the bootstrap notebooks, then measure it with the diagnostic ones.
 
     Run again, it goes on from what is true on the hosts; what is as wanted is left alone.
     """
     overrides = {"plugin": plugin, "plugin_manifest": manifest}
-    _build(params, overrides, dry_run=dry_run, rebuild=rebuild)
+    _build(params, overrides, dry_run=dry_run, rebuild=rebuild, keep=keep)
 
 
 @app.command()
@@ -93,6 +98,7 @@ def stage(
     plugin: Plugin = None,
     dry_run: DryRun = False,
     rebuild: Rebuild = False,
+    keep: Keep = False,
 ) -> None:
     """Run one stage without its notebook."""
     from kitlib.model import Verdict
@@ -102,7 +108,9 @@ def stage(
 
     get_stage(name)
     given = _given({"plugin": plugin})
-    with Session.open(params, dry_run=dry_run, rebuild=rebuild, overrides=given) as session:
+    with Session.open(
+        params, dry_run=dry_run, rebuild=rebuild, keep=keep, overrides=given
+    ) as session:
         _unlock(session)
         try:
             with Follower(session.journal.path, out()):
@@ -110,7 +118,8 @@ def stage(
         except KitError as error:
             stopped = isinstance(error, Interrupted)
             verdict = Verdict.INTERRUPTED if stopped else Verdict.FAIL
-            session.finish(verdict, error.message.splitlines()[0])
+            with contextlib.suppress(RecordError):  # that is what is said already
+                session.finish(verdict, error.message.splitlines()[0])
             _where(session.journal.path)
             raise
         session.finish(outcome.verdict, outcome.reason)
@@ -247,7 +256,7 @@ def demo(
     was_up = verbs.status(state_dir).running
     out().print(verbs.up(spec, state_dir=state_dir, time_factor=time_factor).summary)
     try:
-        verdict, path = _build(params, {}, dry_run=False, rebuild=False, quiet=True)
+        verdict, path = _build(params, {}, quiet=True)
     finally:
         if not keep and not was_up:
             out().print(verbs.down(state_dir).summary)
@@ -399,14 +408,22 @@ def _hints(text: str) -> Iterator[str]:
 
 
 def _build(
-    params: Path, overrides: dict[str, Any], *, dry_run: bool, rebuild: bool, quiet: bool = False
+    params: Path,
+    overrides: dict[str, Any],
+    *,
+    dry_run: bool = False,
+    rebuild: bool = False,
+    keep: bool = False,
+    quiet: bool = False,
 ) -> tuple[str, Path]:
     from kitlib.pipeline import build as run_build
     from kitlib.progress import Follower
     from kitlib.session import Session
 
     given = _given(overrides)
-    with Session.open(params, dry_run=dry_run, rebuild=rebuild, overrides=given) as session:
+    with Session.open(
+        params, dry_run=dry_run, rebuild=rebuild, keep=keep, overrides=given
+    ) as session:
         _unlock(session)
         try:
             with Follower(session.journal.path, out()):

@@ -14,6 +14,7 @@
     |- ChecksFailed             8   the stages ran, and the cluster is not as wanted
     |- DeadlineError            9   a wait ended before what it waited for came true
     |- LabError                10   the lab cannot do what was asked of it
+    |- RecordError             11   the run's record cannot be written
     `- Interrupted            130   the person (or the scheduler) stopped the run
 
 Exit code 0 is PASS or PLANNED and nothing else. The README's table is generated from this module.
@@ -41,6 +42,7 @@ __all__ = [
     "ParseError",
     "PreconditionError",
     "Problem",
+    "RecordError",
     "exit_codes",
 ]
 
@@ -180,17 +182,26 @@ class CommandError(KitError):
         exit_status: Its exit status; None when it never ended.
         tail: The last lines it printed.
         remedy: What the reader can do about it.
+        record: Where the full output is kept; empty where it is not.
     """
 
     exit_code = 6
     kind = "a command on a host failed"
 
     def __init__(
-        self, host: str, command: str, exit_status: int | None, tail: str, *, remedy: str = ""
+        self,
+        host: str,
+        command: str,
+        exit_status: int | None,
+        tail: str,
+        *,
+        remedy: str = "",
+        record: str = "",
     ) -> None:
         ended = "did not end" if exit_status is None else f"exit status {exit_status}"
-        shown = "\n".join(f"  | {line}" for line in tail.splitlines())
-        super().__init__(f"{host}: {command}: {ended}" + (f"\n{shown}" if shown else ""))
+        shown = [f"  | {line}" for line in tail.splitlines()]
+        shown += [f"  full output: {record}"] if record else []
+        super().__init__("\n".join([f"{host}: {command}: {ended}", *shown]))
         self.remedy = remedy
         self.host = host
         self.command = command
@@ -224,6 +235,13 @@ class LabError(KitError):
 
     exit_code = 10
     kind = "the lab cannot do that here"
+
+
+class RecordError(KitError):
+    """The run directory cannot be written: this machine's disk is full, or it is read-only."""
+
+    exit_code = 11
+    kind = "the record cannot be written"
 
 
 class Interrupted(KitError):

@@ -17,19 +17,21 @@ write to a file opened for appending, so lines never mix.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from kitlib.command import MASK, Cmd
-from kitlib.errors import ParamsError
+from kitlib.errors import ParamsError, RecordError
 from kitlib.model import CommandResult
 
 __all__ = ["Journal", "append_line", "latest_run", "mask_text", "utc_text"]
@@ -63,15 +65,37 @@ def utc_text(at: float | None = None) -> str:
 def append_line(path: Path, item: Mapping[str, Any]) -> None:
     """Append one JSON line with a single write, so that writers in other processes never mix."""
     data = (json.dumps(item, separators=(",", ":"), default=str) + "\n").encode()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    with _recording(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            if os.write(handle, data) < len(data):  # what a disk says that has just filled up
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _recording(path: Path) -> Iterator[None]:
+    """Say of what cannot be written that it cannot, with the way out.
+
+    Raises:
+        RecordError: The disk is full, or the directory is gone or read-only.
+    """
     try:
-        os.write(handle, data)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        raise RecordError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            remedy="make room on this machine (or name another directory as `runs`), then run "
+            "the same command again: it goes on from what is true on the hosts",
+        ) from error
 
 
 class Journal:
     """One run directory, open for writing.
+
+    The first thing that cannot be written is an error. After it nothing is written any more and
+    nothing is said about it: what is under way must be able to come to an orderly end.
 
     Args:
         path: The run directory, which exists.
@@ -84,6 +108,7 @@ class Journal:
         self.path = path
         self.stage = ""
         self._lock = threading.Lock()
+        self._broken = False
         self._known: frozenset[str] = frozenset()  # replaced whole: threads read it meanwhile
         self._mono_start = float(self.record().get("mono_started", 0.0))
 
@@ -93,8 +118,9 @@ class Journal:
         now = datetime.now(UTC)
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         path = root / cluster / run_id
-        for name in ("raw", "watch", "samples", "notebooks"):
-            (path / name).mkdir(parents=True)
+        with _recording(path):
+            for name in ("raw", "watch", "samples", "notebooks"):
+                (path / name).mkdir(parents=True)
         start = {
             "schema": SCHEMA,
             "cluster": cluster,
@@ -126,7 +152,8 @@ class Journal:
     def update(self, **fields: Any) -> None:
         """Set fields of run.json; the file is replaced whole, never half-written."""
         with self._lock:
-            _write_json(self.path / "run.json", {**self.record(), **fields})
+            record = {**self.record(), **fields}
+            self._write(lambda: _write_json(self.path / "run.json", record))
 
     def event(self, kind: str, *, host: str = "", stage: str | None = None, **data: Any) -> None:
         """Append one happening to journal.jsonl."""
@@ -138,10 +165,14 @@ class Journal:
             "kind": kind,
             "data": {key: self._clean(value) for key, value in data.items()},
         }
-        append_line(self.path / "journal.jsonl", line)
+        self._write(lambda: append_line(self.path / "journal.jsonl", line))
 
-    def command(self, cmd: Cmd, result: CommandResult) -> None:
-        """Keep a command's whole output in raw/ and a line about it in the journal."""
+    def command(self, cmd: Cmd, result: CommandResult) -> Path:
+        """Keep a command's whole output in raw/, a line about it in the journal; return the file.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
         self.forget(*cmd.secrets())
         program = re.sub(r"[^a-z0-9.-]+", "-", Path(str(cmd.argv[0])).name.lower()) or "command"
         name = f"{datetime.now(UTC):%H%M%S.%f}-{result.host}-{program}-{secrets.token_hex(2)}.txt"
@@ -150,7 +181,7 @@ class Journal:
             f"# host {result.host}, exit status {result.exit_status}, {result.seconds:.3f} s, "
             f"ended {utc_text()}\n--- stdout\n{result.stdout}\n--- stderr\n{result.stderr}\n"
         )
-        (self.path / "raw" / name).write_text(self._clean(text))
+        path = self.keep(name, text)
         self.event(
             "command",
             host=result.host,
@@ -159,12 +190,17 @@ class Journal:
             seconds=round(result.seconds, 6),
             raw=f"raw/{name}",
         )
+        return path
 
     def keep(self, name: str, text: str) -> Path:
         """Write a text (masked) as raw/`name` and return its path: snapshots, manifests, logs."""
         path = self.path / "raw" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self._clean(text))
+
+        def write() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self._clean(text))
+
+        self._write(write)
         return path
 
     def forget(self, *values: str) -> None:
@@ -185,6 +221,16 @@ class Journal:
         self.event("run.ended", stage="", verdict=verdict, reason=reason)
         self.sync()
 
+    def _write(self, work: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        try:
+            with _recording(self.path):
+                work()
+        except RecordError:
+            self._broken = True
+            raise
+
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):
             return mask_text(value, self._known)
@@ -203,5 +249,10 @@ def latest_run(root: Path, cluster: str) -> Path | None:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    temporary.replace(path)
+    with _recording(path):
+        try:
+            temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise

@@ -53,6 +53,7 @@ class CommandResult:
         stderr: Its standard error, whole.
         exit_status: Its exit status.
         seconds: Wall time from start to end as the kit saw it.
+        record: The file that keeps all of it; empty where none does.
     """
 
     host: str
@@ -61,6 +62,7 @@ class CommandResult:
     stderr: str
     exit_status: int
     seconds: float = 0.0
+    record: str = ""
 
     @property
     def ok(self) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kitlib import errors
-from kitlib.errors import Interrupted, KitError, ParamsError
+from kitlib.errors import Interrupted, KitError, ParamsError, RecordError
 from kitlib.params import check_notebook_parameters
 
 __all__ = ["BOOTSTRAP", "DIAGNOSTICS", "Notebook", "execute", "find", "notebook_root"]
@@ -203,6 +203,8 @@ def _signal(kernels: Sequence[Any], number: int) -> bool:
 def _as_kit_error(notebook: Notebook, output: Path, error: BaseException) -> KitError:
     """Return what ended a notebook, as the class (and so the exit code) that it had there."""
     name, value = getattr(error, "ename", ""), str(getattr(error, "evalue", ""))
+    if isinstance(error, OSError):
+        return RecordError(f"{output}: cannot be written: {error.strerror or error}")
     if type(error).__name__ == "DeadKernelError":
         return KitError(
             f"{notebook.name}: the kernel died; the executed copy is {output}",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kitlib import notebooks
-from kitlib.errors import Interrupted, KitError
+from kitlib.errors import Interrupted, KitError, RecordError
 from kitlib.model import Verdict
 from kitlib.notebooks import Notebook
 from kitlib.report import write_report
@@ -59,8 +59,10 @@ def build(session: Session, *, diagnostics: Sequence[str] = notebooks.DIAGNOSTIC
         if isinstance(error, Interrupted):
             with contextlib.suppress(KitError):
                 remove_all(session.context)
-        session.finish(ended, error.message.splitlines()[0])
-        write_report(session.journal.path)
+        # Where the record cannot be written, that is what is said already.
+        with contextlib.suppress(RecordError, OSError):
+            session.finish(ended, error.message.splitlines()[0])
+            write_report(session.journal.path)
         raise
     session.finish(verdict)
     return Build(session.journal.path, verdict, write_report(session.journal.path))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -120,6 +121,7 @@ class Session:
         journal: The run's record.
         dry_run: Plan only; no stage changes anything.
         rebuild: Build anew what is as wanted already.
+        keep: Leave what a failed stage made as it is, for a look.
         what: `kit stage`, `kit build` or `notebook`: what the lock says that works here.
     """
 
@@ -130,6 +132,7 @@ class Session:
         *,
         dry_run: bool = False,
         rebuild: bool = False,
+        keep: bool = False,
         what: str = "kit stage",
     ) -> None:
         self.params = params
@@ -163,6 +166,7 @@ class Session:
             journal=journal,
             doors=self,
             rebuild=rebuild,
+            keep=keep,
         )
 
     @classmethod
@@ -173,6 +177,7 @@ class Session:
         run_dir: str | Path = "",
         dry_run: bool = False,
         rebuild: bool = False,
+        keep: bool = False,
         overrides: Mapping[str, object] | None = None,
         by_hand: bool = False,
     ) -> Session:
@@ -184,6 +189,7 @@ class Session:
                 on with the newest run of the same parameters that was begun by hand.
             dry_run: Plan only.
             rebuild: Build anew what is as wanted already.
+            keep: Leave what a failed stage made as it is, for a look.
             overrides: Parameters from the command line; those of an existing run hold in it.
             by_hand: True from notebooks: the stages of one build then share one run.
 
@@ -198,13 +204,14 @@ class Session:
             record = journal.record()
             given = {**record.get("overrides", {}), **given}
             rebuild = rebuild or bool(record.get("rebuild"))
+            keep = keep or bool(record.get("keep"))
             loaded = load(path, given)
             if loaded.cluster != record["cluster"]:
                 raise ParamsError(
                     f"run_dir: {run_dir}: it is a run of cluster {record['cluster']!r}, "
                     f"the parameters describe {loaded.cluster!r}"
                 )
-            return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild, what=what)
+            return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild, keep=keep, what=what)
         loaded = load(path, given)
         journal = (_joinable(loaded) if by_hand and not given else None) or Journal.create(
             loaded.runs,
@@ -216,6 +223,7 @@ class Session:
                 "params": loaded.masked(),
                 "overrides": given,
                 "rebuild": rebuild,
+                "keep": keep,
                 "dry_run": dry_run,
                 "by_hand": by_hand,
                 "plugin": loaded.plugin,
@@ -227,7 +235,7 @@ class Session:
                 ],
             },
         )
-        return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild, what=what)
+        return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild, keep=keep, what=what)
 
     def __enter__(self) -> Session:
         return self
@@ -318,8 +326,7 @@ class Session:
             result = self._durable.run(host, self.journal.stage, cmd)
         else:
             result = self._ssh.run(host, cmd)
-        self.journal.command(cmd, result)
-        return result
+        return replace(result, record=str(self.journal.command(cmd, result)))
 
     @contextmanager
     def exclusive(self) -> Iterator[Sequence[str]]:

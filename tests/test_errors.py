@@ -33,6 +33,7 @@ def test_the_exit_codes_are_the_documented_ones():
         "ChecksFailed": 8,
         "DeadlineError": 9,
         "LabError": 10,
+        "RecordError": 11,
         "Interrupted": 130,
     }
 
@@ -108,3 +109,8 @@ def test_an_api_error_says_whether_trying_again_can_help(status, again):
 def test_only_lost_connections_are_transient():
     transient = {cls.__name__ for cls in tree() if cls.transient}
     assert transient == {"ConnectError"}
+
+
+def test_a_command_error_says_where_the_full_output_is():
+    error = CommandError("worker-1", "kubeadm join", 1, "no", record="runs/lab/x/raw/join.txt")
+    assert error.message.splitlines()[-1] == "  full output: runs/lab/x/raw/join.txt"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kitlib.command import MASK, Cmd, Secret
-from kitlib.errors import ParamsError
+from kitlib.errors import ParamsError, RecordError
 from kitlib.journal import Journal, append_line, latest_run, mask_text, utc_text
 from kitlib.model import CommandResult
 from kitlib.progress import read_lines
@@ -269,3 +269,26 @@ def _umask() -> int:
     value = os.umask(0o022)
     os.umask(value)
     return value
+
+
+def test_a_full_disk_is_said_once_and_then_the_end_is_orderly(journal):
+    """/dev/full answers every write as a full disk does."""
+    file = journal.path / "journal.jsonl"
+    before = len(lines(journal))
+    kept = file.rename(journal.path / "kept")
+    file.symlink_to("/dev/full")
+    with pytest.raises(RecordError, match="No space left on device") as failure:
+        journal.event("note", text="lost")
+    assert "make room" in failure.value.remedy
+    journal.event("note", text="while it unwinds")
+    journal.update(verdict="PASS")
+    journal.keep("some.txt", "text")
+    assert len(kept.read_text().splitlines()) == before
+    assert not (journal.path / "raw" / "some.txt").exists()
+    assert journal.record()["verdict"] is None
+
+
+def test_a_run_directory_that_cannot_be_made_is_a_record_that_cannot_be_written(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(RecordError, match="cannot be written"):
+        Journal.create(tmp_path / "runs", "lab", {})

@@ -26,7 +26,17 @@ from kitlib.journal import Journal
 from kitlib.model import CLUSTER, Check, CommandResult, Status, Verdict
 from kitlib.params import load
 from kitlib.plugins import get as get_plugin
-from kitlib.stages import STAGES, Action, Context, Plan, Stage, get_stage, position, run_stage
+from kitlib.stages import (
+    STAGES,
+    Action,
+    Context,
+    Plan,
+    Stage,
+    StageRun,
+    get_stage,
+    position,
+    run_stage,
+)
 from kitlib.stages.base import expect
 
 PARAMS = Path(__file__).resolve().parent.parent / "params/lab.yaml"
@@ -248,6 +258,58 @@ def test_a_failing_host_stops_alone_and_the_others_finish(ctx, doors):
     assert [e["host"] for e in events(ctx, "error")] == ["worker-1"]
     assert events(ctx, "stage.ended")[-1]["data"]["verdict"] == "FAIL"
     assert events(ctx, "check") == [], "what was not finished is not judged"
+
+
+def test_what_a_failed_stage_made_is_undone_in_reverse_order_unless_it_is_to_be_kept(ctx, doors):
+    doors.broken["worker-1", "do a"] = 1
+    ends = tuple(change("control-plane-1", word) for word in ("first", "second"))
+    plan = Plan((change("worker-1", "a"),), cleanup=ends)
+    with pytest.raises(CommandError):
+        go(Made(plan), ctx)
+    assert [cmd for _, cmd in doors.ran] == ["do a", "do second", "do first"]
+    doors.ran.clear()
+    ctx.keep = True
+    with pytest.raises(CommandError):
+        go(Made(plan), ctx)
+    assert [cmd for _, cmd in doors.ran] == ["do a"]
+    kept = [e["data"]["text"] for e in events(ctx, "note")]
+    assert kept == ["kept: no do second", "kept: no do first"]
+
+
+def test_a_stage_that_may_change_something_is_alone_and_says_what_was_left(ctx, doors):
+    go(Made(Plan((change("worker-1", "a"),)), [GOOD]), ctx)
+    assert doors.alone > 0
+    doors.alone = 0
+    go(Made(Plan((change("worker-1", "a"),)), [GOOD]), ctx, dry_run=True)
+    assert doors.alone == 0
+
+
+def test_a_plan_made_before_a_broken_off_command_ended_is_not_applied(ctx, doors):
+    run = StageRun(
+        Made(Plan((change("worker-1", "a"),)), [GOOD]), ctx, dry_run=False, snapshot=lambda _: None
+    )
+    run.preconditions()
+    run.plan()
+    doors.left = ["worker-1: kubeadm join: exit status 0"]
+    with pytest.raises(PreconditionError, match=r"out of date: worker-1: kubeadm join") as stale:
+        run.apply()
+    assert "plan again" in stale.value.remedy
+    assert doors.ran == []
+
+
+def test_an_interrupt_ends_the_commands_before_it_cleans_up(ctx, doors):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    order: list[str] = []
+    doors.end_commands = lambda: order.append("end commands")
+    plan = Plan(
+        (Action("worker-1", "wait", do=interrupt),),
+        cleanup=(Action("worker-2", "clean up", do=lambda _: order.append("clean up")),),
+    )
+    with pytest.raises(Interrupted):
+        go(Made(plan), ctx)
+    assert order[:2] == ["end commands", "clean up"]
 
 
 def test_several_failures_are_all_told(ctx, doors):

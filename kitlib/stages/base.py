@@ -141,6 +141,7 @@ class Context:
         journal: The run's record.
         doors: The doors to the outside; stages use the methods below instead.
         rebuild: True when a cluster that is as wanted is to be built anew all the same.
+        keep: True when what a failed stage made is left as it is, for a look.
         read_only: True for stages whose plan is always empty: the gate refuses every change.
         failures: Host -> what failed there in the stage under way.
         results: Stage -> what it measured while it was applied, for its check to report.
@@ -152,6 +153,7 @@ class Context:
     journal: Journal
     doors: Doors
     rebuild: bool = False
+    keep: bool = False
     read_only: bool = False
     failures: dict[str, Exception] = field(default_factory=dict)
     results: dict[str, list[Check]] = field(default_factory=dict)
@@ -283,7 +285,10 @@ class Stage(ABC):
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 ctx.doors.end_commands()
-            for action in plan.cleanup:
+            for action in reversed(plan.cleanup):
+                if ctx.keep:
+                    ctx.journal.event("note", host=action.target, text=f"kept: no {action.what}")
+                    continue
                 try:
                     ctx.perform(action)
                 except KitError as error:  # must not hide what went wrong before it
@@ -323,6 +328,11 @@ def expect(result: CommandResult, *, remedy: str = "") -> CommandResult:
     """
     if not result.ok:
         raise CommandError(
-            result.host, result.command, result.exit_status, result.tail(), remedy=remedy
+            result.host,
+            result.command,
+            result.exit_status,
+            result.tail(),
+            remedy=remedy,
+            record=result.record,
         )
     return result

@@ -12,6 +12,7 @@ from kitlib.model import CLUSTER, Check
 from kitlib.params import Params
 from kitlib.plugins.schema import minor
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
+from kitlib.stages.broken_off import stop_where_broken_off
 
 __all__ = ["KIT_DIRECTORY", "KUBECONFIG", "Init", "api_address", "kubeadm_config"]
 
@@ -34,6 +35,7 @@ class Init(Stage):
         here = ctx.facts()[name]
         if here.kubeadm.initialised:
             return Plan(reason=f"{name} is the control plane of cluster {here.kubeadm.cluster}")
+        stop_where_broken_off(ctx, [name], self.name)
         config = kubeadm_config(ctx.params, ctx.control_plane, here)
         command = Cmd.change(
             "kubeadm", "init", "--config", CONFIG, timeout=ctx.params.timeouts.init

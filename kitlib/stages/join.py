@@ -8,6 +8,7 @@ import string
 from kitlib.command import Cmd, Secret
 from kitlib.model import CLUSTER, Check
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
+from kitlib.stages.broken_off import stop_where_broken_off
 from kitlib.stages.init import KUBECONFIG, api_address
 
 __all__ = ["Join"]
@@ -30,6 +31,7 @@ class Join(Stage):
         missing = [host.name for host in ctx.workers if not facts[host.name].kubeadm.joined]
         if not missing:
             return Plan(reason="every worker is in the cluster")
+        stop_where_broken_off(ctx, missing, self.name)
         address = f"{api_address(main, facts[main.name])}:6443"
         token_id, token_secret = _random(6), _random(16)
         token = Secret(f"{token_id}.{token_secret}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kitlib.command import Cmd
-from kitlib.errors import ApiError
+from kitlib.errors import ApiError, KitError
 from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, CommandResult
 from kitlib.retry import Deadline, until
@@ -122,14 +123,22 @@ def in_pod(ctx: Context, probes: ProbeSet, node: str, cmd: Cmd) -> CommandResult
 def probe_pods(ctx: Context, probes: ProbeSet) -> Iterator[list[Obj]]:
     """Yield the running probe pods; they are removed whatever happens meanwhile.
 
+    With `keep` those of a failure stay, until the next probe pods are made.
+
     Pods that do not run within `timeouts.verify` seconds are yielded as they are: the caller's
     checks judge them.
     """
     try:
         ctx.perform(probes.create)
         yield _running(ctx, probes)
-    finally:
-        ctx.perform(probes.remove)
+    except BaseException:
+        if ctx.keep:
+            ctx.journal.event("note", text=f"kept: namespace {probes.namespace}")
+        else:
+            with contextlib.suppress(KitError):  # must not hide what went wrong before it
+                ctx.perform(probes.remove)
+        raise
+    ctx.perform(probes.remove)
 
 
 def remove_all(ctx: Context) -> None:
