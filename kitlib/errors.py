@@ -166,6 +166,8 @@ class ApiError(KitError):
         super().__init__(message, remedy=remedy)
         self.status = status
         self.reason = reason
+        self.waited = False
+        """True when the API was waited for, and the wait ran out."""
 
     @property
     def retryable(self) -> bool:

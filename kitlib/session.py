@@ -387,6 +387,7 @@ class Session:
                     return self._checked_kube()
             except ApiError as error:
                 if deadline.left < 1 or error.reason == NO_CLUSTER:
+                    error.waited = True
                     raise
                 self.journal.event("progress", host="cluster", text=f"API: {error.message}")
                 time.sleep(1)

@@ -12,6 +12,7 @@ import pytest
 
 from kitlib.command import Cmd
 from kitlib.errors import (
+    ApiError,
     ChecksFailed,
     CommandError,
     ConnectError,
@@ -310,6 +311,34 @@ def test_an_interrupt_ends_the_commands_before_it_cleans_up(ctx, doors):
     with pytest.raises(Interrupted):
         go(Made(plan), ctx)
     assert order[:2] == ["end commands", "clean up"]
+
+
+def test_a_look_goes_through_a_restart_of_the_api_and_says_so(ctx):
+    answers = [ApiError("API: connection refused"), ConnectError("worker-1: lost")]
+
+    def check() -> None:
+        if answers:
+            raise answers.pop(0)
+
+    assert go(Made(checks=[GOOD], on_check=check), ctx).verdict is Verdict.PASS
+    said = [e["data"]["text"] for e in events(ctx, "progress")]
+    assert "API: connection refused" in said[0]
+    assert "worker-1: lost" in said[1]
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_a_look_that_fails_for_good_or_was_waited_for_ends(ctx, waited):
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        error = ApiError("API: no", status=0 if waited else 403)
+        error.waited = waited
+        raise error
+
+    with pytest.raises(ApiError):
+        go(Made(on_check=check), ctx)
+    assert calls == [1]
 
 
 def test_several_failures_are_all_told(ctx, doors):

@@ -9,12 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
-from kitlib.errors import ChecksFailed, Interrupted, KitError, PreconditionError
-from kitlib.model import Check, Outcome, Verdict, failed
+from kitlib.errors import (
+    ApiError,
+    ChecksFailed,
+    ConnectError,
+    Interrupted,
+    KitError,
+    PreconditionError,
+)
+from kitlib.model import CLUSTER, Check, Outcome, Verdict, failed
+from kitlib.retry import Deadline
 from kitlib.stages.base import Context, Plan, Stage
 
 __all__ = ["StageRun", "run_stage"]
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""How often a look at the cluster is begun at most, when hosts or the API restart meanwhile."""
 
 
 class StageRun:
@@ -65,7 +79,7 @@ class StageRun:
     def plan(self) -> Plan:
         """Return what would be done, computed from facts read now."""
         with self._guarded(), self._alone():
-            self._plan = self.stage.plan(self._ctx)
+            self._plan = self._through(self.stage.plan)
             for change in self._plan.changes:
                 self._ctx.journal.event("planned", host=change.target, what=change.what)
             if not self._plan.changes:
@@ -94,7 +108,7 @@ class StageRun:
         with self._guarded():
             if self.dry_run:
                 return self._end(Verdict.PLANNED, self._plan.reason)
-            self._checks = self.stage.check(self._ctx)
+            self._checks = self._through(self.stage.check)
             self._record(self._checks)
             bad = failed(self._checks)
             if bad:
@@ -109,6 +123,30 @@ class StageRun:
             self.plan()
             self.apply()
             return self.validate()
+
+    def _through(self, look: Callable[[Context], T]) -> T:
+        """Return what a look at the hosts and the cluster gave, through a restart of either.
+
+        It changes nothing, so it can be taken anew from its beginning. An API that was waited for
+        in vain is not waited for again.
+        """
+        ctx = self._ctx
+        deadline = Deadline(ctx.params.timeouts.reconnect, "the hosts and the API")
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return look(ctx)
+            except (ApiError, ConnectError) as error:
+                if isinstance(error, ApiError):
+                    again = error.retryable and not error.waited
+                else:
+                    again = error.transient
+                if not again or deadline.left < 1:
+                    raise
+                why = error.message.splitlines()[0]
+                ctx.waiting(CLUSTER, f"interrupted by: {why}; looking again")
+                ctx.failures.clear()
+                deadline.sleep(1)
+        return look(ctx)
 
     @contextmanager
     def _alone(self) -> Iterator[Sequence[str]]:
