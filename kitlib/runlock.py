@@ -247,7 +247,8 @@ class RunLock:
 
         def sign(host: str) -> None:
             how, _, other = self._ask(host)
-            if how == "held":
+            if how == "held" and not (other and other.run_id == self.owner.run_id):
+                # (A host that restarted forgot the lock: a notebook of this build may have it now.)
                 self._lost = f"{host}: this run's lock was taken over by {other or 'another run'}"
 
         while not stop.wait(self._every):

@@ -118,6 +118,18 @@ def test_preflight_finds(
     assert found.remedy
 
 
+@pytest.mark.parametrize(("tunnel", "status"), [(True, Status.PASS), (False, Status.FAIL)])
+def test_a_tunnel_that_a_broken_off_reset_left_holds_its_port_no_longer_than_itself(
+    params: Params, tunnel: bool, status: Status
+) -> None:
+    links = links_of("10.77.0.12", "02:00:00:00:00:02")  # they have flannel.1
+    links = links if tunnel else links.replace('"info_kind":"vxlan"', '"info_kind":"dummy"')
+    ports = "udp UNCONN 0 0 0.0.0.0:8472 0.0.0.0:*"
+    one = host_facts("worker-1", sections={"ports": ports, "links": links})
+    found = checks.preflight({"worker-1": one}, params, FLANNEL)
+    assert by(found, "preflight.ports", "worker-1").status is status
+
+
 def test_ports_of_a_cluster_that_is_there_are_not_judged(params: Params) -> None:
     one = host_facts("worker-1", ports="control-plane", kubeadm="worker")
     found = checks.preflight({"worker-1": one}, params, FLANNEL)

@@ -112,6 +112,17 @@ def test_the_notebooks_of_a_build_work_under_the_builds_lock(lock, state):
             pass
 
 
+def test_a_lock_that_a_notebook_of_the_build_took_is_not_lost(lock, state):
+    """A host that restarted forgets the lock; whoever of the build comes first takes it."""
+    build = lock("run", what="kit build", every=0.05)
+    with build.hold():
+        (state / "lock").unlink()
+        with lock("run", what="notebook", pid=1).hold():
+            threading.Event().wait(0.3)
+            build.check()
+        until(lambda: (state / "lock").exists())
+
+
 def test_two_notebooks_of_one_run_by_hand_are_two(lock):
     other = lock("run", what="notebook", pid=1)
     with lock("run", what="notebook").hold(), pytest.raises(PreconditionError), other.hold():
