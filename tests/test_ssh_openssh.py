@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncssh
 import pytest
+from lab_help import until
 from opensshkit import NEEDS_SSHD, Sshd, start_sshd
 from sshkit import Door, echo_server, host_line, write_key
 
 from kitlib.command import Cmd, Secret, script
+from kitlib.durable import Durable
 from kitlib.errors import ConnectError, HostKeyError, HostLoginError
 from kitlib.ssh import Ssh, fetch_host_key
 
@@ -89,3 +94,30 @@ def test_a_connection_lost_during_a_command_is_an_error_of_its_own(ssh):
         ssh.run("worker-1", script("kill -KILL $PPID"))
     with contextlib.suppress(ConnectError):
         assert ssh.run("worker-1", Cmd.of("echo", "back")).stdout == "back\n"
+
+
+def test_a_change_outlives_the_sshd_of_its_connection(ssh, tmp_path):
+    """Its sshd is killed in the middle; it runs to its end, once, and is found there."""
+    notes: list[str] = []
+    runner = Durable(
+        ssh,
+        command_timeout=60,
+        patience=30,
+        every=0.05,
+        note=lambda _, text: notes.append(text),
+        state=str(tmp_path / "state"),
+    )
+    started, go = tmp_path / "started", tmp_path / "go"
+    text = 'echo started >>"$1"; until [ -e "$2" ]; do sleep 0.02; done; echo whole; exit 5'
+    cmd = script(text, str(started), str(go), mutates=True)
+    session = int(ssh.run("worker-1", script("echo $PPID")).stdout)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(runner.run, "worker-1", "init", cmd)
+        until(started.exists)
+        os.kill(session, signal.SIGKILL)
+        until(lambda: notes)
+        go.touch()
+        done = result.result(60)
+    assert (done.stdout, done.exit_status) == ("whole\n", 5)
+    assert started.read_text() == "started\n"
+    assert "out of reach" in notes[0]
