@@ -26,6 +26,8 @@ SUBJECTS = {
     "setup": "kept",
     "containerd": "debian-12",
     "repository": "lab",
+    "names": "debian",
+    "clock": "good",
 }
 
 
@@ -37,13 +39,17 @@ def case(subject: str, name: str) -> dict[str, Any]:
 
 
 def host_facts(
-    name: str = "worker-1", *, at: float | None = None, sections: Any = None, **cases: str
+    name: str = "worker-1",
+    *,
+    at: tuple[float, float] | None = None,
+    sections: Any = None,
+    **cases: str,
 ) -> HostFacts:
     """Return a host's facts.
 
     Args:
         name: The host's name.
-        at: The asking machine's time.
+        at: The asking machine's time before and after.
         sections: Section name -> text that replaces it.
         cases: Subject -> name of the golden case to take instead of the healthy one.
     """

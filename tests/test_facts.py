@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +18,12 @@ from factory import CASES, case, host_facts
 from kitlib import facts
 from kitlib.command import Cmd
 from kitlib.errors import CommandError, ParseError
-from kitlib.facts import reach
+from kitlib.facts import clock, members, reach
 from kitlib.facts.certificate import ca_hash
 from kitlib.facts.cni import SCRIPT as CNI_SCRIPT
 from kitlib.facts.kubeadm import SCRIPT as KUBEADM_SCRIPT
+from kitlib.facts.reach import Answer
+from kitlib.facts.runtime import SCRIPT as RUNTIME_SCRIPT
 from kitlib.facts.sections import command, needs, section, split
 from kitlib.model import CommandResult
 
@@ -38,12 +42,13 @@ def plain(value: Any) -> Any:
 def test_golden(path: Path) -> None:
     loaded = yaml.safe_load(path.read_text())
     parser = importlib.import_module(f"kitlib.facts.{path.parent.name}")
-    assert plain(parser.parse(loaded["stdout"])) == loaded["expected"]
+    parse = getattr(parser, loaded.get("parser", "parse"))
+    assert plain(parse(loaded["stdout"])) == loaded["expected"]
 
 
 def test_every_subject_has_golden_cases() -> None:
     modules = {path.stem for path in Path(facts.__file__).parent.glob("*.py")}
-    helpers = {"__init__", "sections", "certificate", "reach"}
+    helpers = {"__init__", "sections", "certificate", "members", "reach"}
     assert {path.parent.name for path in PATHS} == modules - helpers
 
 
@@ -83,9 +88,27 @@ def test_a_script_that_did_not_run_is_an_error() -> None:
 
 
 def test_clock_offset() -> None:
-    found = host_facts(at=1795370790.0)
+    found = host_facts(at=(1795370790.0, 1795370790.2))
     assert found.clock_offset == pytest.approx(8.953, abs=0.01)
+    assert found.clock_error == pytest.approx(0.0, abs=0.01)
     assert host_facts().clock_offset is None
+    assert clock.offset(None, None, 1.0, 2.0) == (None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "error"),
+    [
+        (100.0, 100.0, 5.0),  # the clock is read once: it may have been at either end
+        (100.0, 110.0, 0.0),  # a slow answer: the time went by in the script
+        (109.0, 110.0, 4.5),  # a slow connection: the time went by before it
+    ],
+)
+def test_how_wrong_a_clock_offset_may_be(start: float, end: float, error: float) -> None:
+    """The host's clock is right; the round trip took ten seconds, from 100 to 110."""
+    offset, uncertain = clock.offset(start, end, 100.0, 110.0)
+    assert uncertain == pytest.approx(error)
+    assert offset is not None
+    assert abs(offset) <= uncertain
 
 
 def test_sections_keep_text_and_status() -> None:
@@ -190,8 +213,72 @@ def test_ca_hash_of_what_is_no_certificate() -> None:
 def test_reach() -> None:
     cmd = reach.command(["127.0.0.1", "192.0.2.1; echo x"])
     assert "'192.0.2.1; echo x'" in str(cmd)
-    assert reach.parse("192.0.2.1 yes\n192.0.2.2 no\n") == {"192.0.2.1": True, "192.0.2.2": False}
+    printed = "192.0.2.1 ping\n192.0.2.2 none\n192.0.2.3 tcp\n192.0.2.4 untried\nsh: what\n"
+    assert list(reach.parse(printed).values()) == [
+        Answer.PING,
+        Answer.NONE,
+        Answer.TCP,
+        Answer.UNTRIED,
+    ]
     assert not cmd.mutates
+
+
+PINGLESS = "#!/bin/sh\nexit 1\n"
+
+
+def test_reach_where_ping_is_held_back(tmp_path: Path) -> None:
+    """A port that is open, and one that refuses, are both an answer; silence is none."""
+    for tool in ("sh", "bash", "timeout"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    (tmp_path / "ping").write_text(PINGLESS)
+    (tmp_path / "ping").chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = sh(reach.command(["127.0.0.1", "127.0.0.2"], port=port), PATH=str(tmp_path))
+    assert reach.parse(found.stdout) == {"127.0.0.1": Answer.TCP, "127.0.0.2": Answer.TCP}
+    silent = sh(reach.command(["no-such-host.invalid"]), PATH=str(tmp_path))
+    assert reach.parse(silent.stdout) == {"no-such-host.invalid": Answer.NONE}
+
+
+def test_reach_without_any_means(tmp_path: Path) -> None:
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    found = sh(reach.command(["127.0.0.1"]), PATH=str(tmp_path))
+    assert reach.parse(found.stdout) == {"127.0.0.1": Answer.UNTRIED}
+
+
+def test_members() -> None:
+    assert members.parse("node/m1\nnode/w1\nThe connection was refused\n") == ("m1", "w1")
+    assert not members.command().mutates
+
+
+CONTAINERD_2 = """\
+version = 3
+disabled_plugins = []
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun.options]
+  SystemdCgroup = true
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  BinaryName = ''
+  SystemdCgroup = false
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "systemd", "disabled"),
+    [
+        ((CASES.parent / "kubeadm/host-files/config.toml").read_text(), True, False),
+        (CONTAINERD_2, False, False),
+        ('disabled_plugins = ["cri"]\n', None, True),
+        ("version = 2\n", None, False),
+    ],
+    ids=["recorded", "version 3", "of Docker", "short"],
+)
+def test_configuration_of_containerd(
+    tmp_path: Path, config: str, systemd: bool | None, disabled: bool
+) -> None:
+    (tmp_path / "etc/containerd").mkdir(parents=True)
+    (tmp_path / "etc/containerd/config.toml").write_text(config)
+    found = facts.runtime.parse(in_root(RUNTIME_SCRIPT, tmp_path))
+    assert (found.systemd_cgroup, found.cri_disabled) == (systemd, disabled)
 
 
 @pytest.mark.parametrize(

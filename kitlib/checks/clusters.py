@@ -6,7 +6,7 @@ Clusters are told apart by their CA: names prove little, since kubeadm calls eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ from kitlib.facts import HostFacts
 from kitlib.model import Check, Status
 from kitlib.params import Params
 
-__all__ = ["FoundCluster", "confirms", "found_clusters", "guard"]
+__all__ = ["FoundCluster", "confirms", "found_clusters", "guard", "own_cluster"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +76,52 @@ def confirms(confirm_reset: str, cluster: FoundCluster) -> bool:
     return bool(confirm_reset) and confirm_reset in (cluster.ca_hash, cluster.name)
 
 
-def guard(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
+def own_cluster(facts: Mapping[str, HostFacts], params: Params) -> FoundCluster | None:
+    """Return the wanted cluster, where it stands already.
+
+    It is that of the control plane, when it carries the wanted name (or is confirmed).
+    """
+    home = params.control_plane.name
+    own = next((each for each in found_clusters(facts, params) if home in each.hosts), None)
+    if own and own.name != params.cluster and not confirms(params.confirm_reset, own):
+        return None
+    return own
+
+
+def guard(
+    facts: Mapping[str, HostFacts],
+    params: Params,
+    members: Mapping[str, Sequence[str]] | None = None,
+) -> list[Check]:
     """Return one check a host: it may be reset, or it is in no other cluster than the wanted one.
 
-    The wanted one is that of the control plane, when it carries the wanted name (or is confirmed).
+    Args:
+        facts: Host name -> facts.
+        params: The wanted cluster.
+        members: Host name -> the nodes of the cluster that it belongs to, where its API said so;
+            they are named beside the cluster.
     """
     clusters = {name: each for each in found_clusters(facts, params) for name in each.hosts}
-    own = clusters.get(params.control_plane.name)
-    if own and own.name != params.cluster and not confirms(params.confirm_reset, own):
-        own = None
+    own = own_cluster(facts, params)
     checks = []
+
+    def who(cluster: FoundCluster) -> str:
+        told = next(filter(None, ((members or {}).get(name) for name in cluster.hosts)), ())
+        return f", nodes {', '.join(told)}" if told else f", with {', '.join(cluster.hosts)} in it"
+
     for name in facts:
         cluster = clusters.get(name)
         if cluster is None:
             checks.append(_check(name, Status.PASS, "in no cluster"))
         elif cluster == own:
-            checks.append(_check(name, Status.PASS, f"in the wanted {cluster}"))
+            checks.append(_check(name, Status.PASS, f"in the wanted {cluster}{who(cluster)}"))
         elif cluster.orphaned:
             checks.append(_check(name, Status.PASS, f"left over from {cluster}, which is gone"))
         elif confirms(params.confirm_reset, cluster):
-            checks.append(_check(name, Status.PASS, f"in {cluster}; confirm_reset names it"))
+            got = f"in {cluster}{who(cluster)}; confirm_reset names it"
+            checks.append(_check(name, Status.PASS, got))
         else:
-            checks.append(_check(name, Status.FAIL, str(cluster), cluster))
+            checks.append(_check(name, Status.FAIL, f"{cluster}{who(cluster)}", cluster))
     return checks
 
 

@@ -116,6 +116,7 @@ def container_runtime(facts: Mapping[str, HostFacts], params: Params) -> list[Ch
     return checks
 
 
+_CONFIGURED = ("preflight.runtime", "preflight.cgroup-driver")
 _SETTLED = ("preflight.swap", "preflight.module.", "preflight.sysctl.")
 
 
@@ -128,7 +129,7 @@ def settled_later(check: Check, params: Params, here: HostFacts) -> Check:
     if check.status is not Status.FAIL:
         return check
     remedy = "the packages stage sets it, for now and for every start"
-    if check.id == "preflight.runtime" and here.containerd.installed:
+    if check.id in _CONFIGURED and here.containerd.installed:
         # With the CRI plugin disabled it runs and does not answer.
         if not differences(here.containerd.config or {}, params.kubernetes_version):
             return check

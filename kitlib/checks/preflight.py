@@ -2,50 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from kitlib.checks.clusters import guard
+from kitlib.checks.clusters import guard, own_cluster
 from kitlib.checks.cni import leftover_checks
+from kitlib.checks.judging import by_system, judged, skipped
+from kitlib.checks.names import names
 from kitlib.checks.packages import settled_later
-from kitlib.checks.together import Reach, clocks, mutual, no_route_into, unique
+from kitlib.checks.ports import ports
+from kitlib.checks.runtime import runtime
+from kitlib.checks.together import (
+    Reach,
+    clocks,
+    mutual,
+    no_route_into,
+    synchronised,
+    unique,
+    zones,
+)
+from kitlib.checks.versions import cgroups, kernel, kubelet, plugin_fits
 from kitlib.facts import HostFacts
-from kitlib.facts.ports import Listener
 from kitlib.inventory import Host
-from kitlib.model import CLUSTER, Check, Status
+from kitlib.model import Check, Status
 from kitlib.params import Params
 from kitlib.plugins import Plugin
-from kitlib.plugins.schema import minor
 
 __all__ = ["preflight"]
 
-CONTROL_PLANE_PORTS = (6443, 2379, 2380, 10250, 10257, 10259)
-WORKER_PORTS = (10250,)
+SYSCTLS = {"net.bridge.bridge-nf-call-iptables": "1", "net.ipv4.ip_forward": "1"}
 MIN_CPUS = 2
-MIN_MEMORY = 1700 * 1000 * 1000
+MIN_MEMORY = 1700 * 2**20
+"""kubeadm refuses a control plane with fewer processors, or less memory."""
+WORKER_MEMORY = 700 * 2**20
 MIN_DISK = 100 * 2**20
 GOOD_DISK = 5 * 2**30
+FREE_SHARE = 0.15
+"""Of the file system; below it the kubelet throws images away, and below a tenth pods."""
 
 
 def preflight(
-    facts: Mapping[str, HostFacts], params: Params, plugin: Plugin, reach: Reach | None = None
+    facts: Mapping[str, HostFacts],
+    params: Params,
+    plugin: Plugin,
+    reach: Reach | None = None,
+    members: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Check]:
     """Return every check that can be made before anything is changed.
 
     Args:
-        facts: Host name -> facts, of every host of the inventory.
+        facts: Host name -> facts, of every host of the inventory that answers.
         params: The wanted cluster.
         plugin: The wanted plugin.
-        reach: Host name -> (other host's address -> whether it answers); None when not tried.
+        reach: Host name -> (other host's address -> how it answers); None when not tried.
+        members: Host name -> the nodes of the cluster that it belongs to, as its API says.
     """
-    checks = [_plugin_fits(params, plugin), *no_route_into(facts, params), *guard(facts, params)]
+    own = own_cluster(facts, params)
+    checks = [
+        plugin_fits(params, plugin),
+        *no_route_into(facts, params),
+        *guard(facts, params, members),
+    ]
     for host in params.hosts:
         if host.name in facts:
             here = facts[host.name]
-            checks += [settled_later(each, params, here) for each in _host(host, here, plugin)]
+            stays = own is not None and host.name in own.hosts
+            found = [*_host(host, here, plugin), *_versions(host.name, here, params, stays=stays)]
+            checks += [settled_later(each, params, here) for each in found]
     checks += unique(facts)
     checks += clocks(facts)
+    checks += synchronised(facts)
+    checks.append(zones(facts))
     if reach is not None:
-        checks += mutual(params, reach)
+        checks += mutual(facts, params, reach)
     return checks
 
 
@@ -56,11 +84,21 @@ def _host(host: Host, facts: HostFacts, plugin: Plugin) -> list[Check]:
     ]
     return [
         *_identity(host, facts),
+        *names(host, facts),
         *_size(host, facts),
-        *_kernel(host, facts),
-        *_ports(host, facts, plugin),
-        _runtime(host, facts),
+        *_kernel(host, facts, plugin),
+        ports(host, facts, plugin),
+        *runtime(host.name, facts),
         *leftovers,
+    ]
+
+
+def _versions(name: str, facts: HostFacts, params: Params, *, stays: bool) -> list[Check]:
+    version = params.kubernetes_version
+    return [
+        kernel(name, facts, version),
+        cgroups(name, facts, version),
+        kubelet(name, facts, version, stays=stays),
     ]
 
 
@@ -85,11 +123,12 @@ def _identity(host: Host, facts: HostFacts) -> list[Check]:
         "preflight.node-address",
         host.name,
         "has the address that the other hosts use",
-        got=", ".join(addresses) or "no address known",
+        got=host.node_address
+        if host.node_address in addresses
+        else ", ".join(addresses) or "no address known",
         expected=host.node_address,
-        remedy="set node_address of this host in the parameters to one of its own IPv4 addresses",
+        remedy="set node_address of this host in the parameters to one of its own addresses",
     )
-    known = who.os_id in ("debian", "ubuntu")
     return [
         Check.that(
             who.uid == 0,
@@ -100,23 +139,14 @@ def _identity(host: Host, facts: HostFacts) -> list[Check]:
             expected="uid 0",
             remedy="log in as root (ssh.user in the parameters)",
         ),
-        Check(
+        judged(
+            Status.PASS if who.packager else Status.WARN,
             "preflight.os",
             host.name,
-            Status.PASS if known else Status.WARN,
             "operating system is one that the kit knows",
-            who.os_name or "unknown",
-            "" if known else "Debian or Ubuntu",
-            "" if known else "packages must be installed by hand there",
-        ),
-        Check(
-            "preflight.hostname",
-            host.name,
-            Status.PASS if who.hostname == host.name else Status.WARN,
-            "host name is the inventory's",
-            who.hostname or "unknown",
-            host.name,
-            f"hostnamectl set-hostname {host.name}" if who.hostname != host.name else "",
+            got=who.os_name or "unknown",
+            expected="one of the Debian or the Red Hat family",
+            remedy="packages must be installed by hand there",
         ),
         address,
     ]
@@ -137,44 +167,57 @@ def _size(host: Host, facts: HostFacts) -> list[Check]:
                 remedy="kubeadm refuses fewer; give the machine more, or choose another host",
             )
         )
-    small = who.memory is not None and who.memory < MIN_MEMORY
-    checks.append(
-        Check(
-            "preflight.memory",
-            host.name,
-            Status.WARN if small else Status.PASS,
-            "enough memory",
-            "unknown" if who.memory is None else f"{who.memory / 1e6:.0f} MB",
-            f"at least {MIN_MEMORY / 1e6:.0f} MB" if small else "",
-            "the control plane may be killed under load" if small else "",
-        )
-    )
-    free = who.disk_free
-    summary, remedy = "space under /var/lib", "free some; images and etcd lie there"
-    if free is None:
-        checks.append(Check("preflight.disk", host.name, Status.SKIP, summary, "unknown"))
-    elif free < MIN_DISK:
-        got, want = f"{free / 2**20:.0f} MiB free", f"at least {MIN_DISK / 2**20:.0f} MiB"
-        checks.append(Check("preflight.disk", host.name, Status.FAIL, summary, got, want, remedy))
+    least = MIN_MEMORY if host.is_control_plane else WORKER_MEMORY
+    summary = "enough memory"
+    if who.memory is None:
+        checks.append(skipped("preflight.memory", host.name, summary, "unknown"))
     else:
-        tight = free < GOOD_DISK and not facts.is_lab
-        status = Status.WARN if tight else Status.PASS
-        got, want = f"{free / 2**30:.1f} GiB free", f"{GOOD_DISK / 2**30:.0f} GiB or more"
+        too_little = Status.FAIL if host.is_control_plane else Status.WARN
         checks.append(
-            Check(
-                "preflight.disk",
+            judged(
+                Status.PASS if who.memory >= least else too_little,
+                "preflight.memory",
                 host.name,
-                status,
                 summary,
-                got,
-                want if tight else "",
-                remedy if tight else "",
+                got=f"{who.memory / 2**20:.0f} MiB",
+                expected=f"at least {least / 2**20:.0f} MiB",
+                remedy="kubeadm refuses less; give the machine more, or choose another host"
+                if host.is_control_plane
+                else "the kubelet, the runtime and the plugin alone need that much",
             )
         )
-    return checks
+    return [*checks, _disk(host, facts)]
 
 
-def _kernel(host: Host, facts: HostFacts) -> list[Check]:
+def _disk(host: Host, facts: HostFacts) -> Check:
+    which, summary = "preflight.disk", "space under /var/lib"
+    free, size = facts.host.disk_free, facts.host.disk_size
+    if free is None:
+        return skipped(which, host.name, summary, "unknown")
+    status, want = Status.PASS, GOOD_DISK
+    if free < MIN_DISK:
+        status, want = Status.FAIL, MIN_DISK
+    elif not facts.is_lab:
+        want = max(GOOD_DISK, int(FREE_SHARE * (size or 0)))
+        status = Status.WARN if free < want else Status.PASS
+    clean = by_system(facts, apt="apt-get clean", dnf="dnf clean all")
+    return judged(
+        status,
+        which,
+        host.name,
+        summary,
+        got=f"{_size_of(free)} free" + (f" of {_size_of(size)}" if size else ""),
+        expected=f"at least {_size_of(want)}; images and etcd lie there",
+        remedy=f"du -xhd2 /var | sort -h | tail shows what is large; {clean}; "
+        "journalctl --vacuum-size=200M",
+    )
+
+
+def _size_of(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _kernel(host: Host, facts: HostFacts, plugin: Plugin) -> list[Check]:
     swaps = facts.kernel.swaps
     checks = [
         Check("preflight.swap", host.name, Status.SKIP, "swap is off", "unknown")
@@ -186,7 +229,7 @@ def _kernel(host: Host, facts: HostFacts) -> list[Check]:
             "swap is off",
             got=", ".join(swaps),
             expected="none",
-            remedy="swapoff -a, and take the swap lines out of /etc/fstab",
+            remedy="swapoff -a && sed -i -E '/^[^#].*[[:space:]]swap[[:space:]]/s/^/#/' /etc/fstab",
         )
     ]
     for module in ("br_netfilter", "overlay"):
@@ -205,10 +248,10 @@ def _kernel(host: Host, facts: HostFacts) -> list[Check]:
                 summary,
                 got="loaded" if has else "not loaded",
                 expected="loaded",
-                remedy=f"modprobe {module}, and put {module} into /etc/modules-load.d/k8s.conf",
+                remedy=f"modprobe {module} && echo {module} >> /etc/modules-load.d/k8s.conf",
             )
         )
-    for name in ("net.bridge.bridge-nf-call-iptables", "net.ipv4.ip_forward"):
+    for name, wanted in {**SYSCTLS, **plugin.needs.sysctls}.items():
         value = facts.kernel.sysctls.get(name)
         if value is None and name.startswith("net.bridge.") and facts.kernel.has("br_netfilter"):
             # Only where the module is emulated; on a real host it brings the setting with it.
@@ -218,86 +261,13 @@ def _kernel(host: Host, facts: HostFacts) -> list[Check]:
             continue
         checks.append(
             Check.that(
-                value == "1",
+                value == wanted,
                 f"preflight.sysctl.{name}",
                 host.name,
                 f"{name} is on",
                 got=value or "does not exist",
-                expected="1",
-                remedy=f"write {name} = 1 into /etc/sysctl.d/k8s.conf and run sysctl --system",
+                expected=wanted,
+                remedy=f"echo '{name} = {wanted}' >> /etc/sysctl.d/k8s.conf && sysctl --system",
             )
         )
     return checks
-
-
-def _ports(host: Host, facts: HostFacts, plugin: Plugin) -> list[Check]:
-    own = CONTROL_PLANE_PORTS if host.is_control_plane else WORKER_PORTS
-    wanted = {("tcp", port) for port in own} | {(each.protocol, each.port) for each in plugin.ports}
-    summary = "the ports that it needs are free"
-    if facts.ports is None:
-        return [Check("preflight.ports", host.name, Status.SKIP, summary, "unknown")]
-    if not facts.kubeadm.clean:
-        got = "a cluster is on this host; the reset stage frees them where needed"
-        return [Check("preflight.ports", host.name, Status.SKIP, summary, got)]
-    taken = {
-        f"{each.port}/{each.protocol}" + (f" ({each.process})" if each.process else "")
-        for each in facts.ports
-        if (each.protocol, each.port) in wanted and not _tunnels_own(each, facts)
-    }
-    return [
-        Check.that(
-            not taken,
-            "preflight.ports",
-            host.name,
-            summary,
-            got=", ".join(sorted(taken)),
-            expected=", ".join(f"{port}/{protocol}" for protocol, port in sorted(wanted)),
-            remedy="stop what listens there",
-        )
-    ]
-
-
-def _tunnels_own(listener: Listener, facts: HostFacts) -> bool:
-    """Return whether a tunnel device of the kernel holds the port: it goes with the device.
-
-    A reset that was broken off leaves one; the reset stage of the next build deletes it.
-    """
-    tunnel = any(link.kind == "vxlan" for link in facts.links or ())
-    return listener.protocol == "udp" and not listener.process and tunnel
-
-
-def _runtime(host: Host, facts: HostFacts) -> Check:
-    found, summary = facts.runtime, "the container runtime answers"
-    if not found.installed and not found.unit.startswith("active"):
-        got = "none yet; the packages stage installs it"
-        return Check("preflight.runtime", host.name, Status.SKIP, summary, got)
-    ok = found.ready is True or (not found.installed and found.unit == "active")
-    return Check.that(
-        ok,
-        "preflight.runtime",
-        host.name,
-        summary,
-        got="ready" if ok else f"{found.unit or 'unknown'}: {found.why or 'not ready'}",
-        expected="ready",
-        remedy="systemctl start containerd, then journalctl -u containerd",
-    )
-
-
-def _plugin_fits(params: Params, plugin: Plugin) -> Check:
-    version, span = params.kubernetes_version, plugin.kubernetes
-    status = Status.PASS if span.covers(version) else Status.FAIL
-    if minor(version) > minor(span.max):
-        status = Status.WARN
-    remedy = {
-        Status.FAIL: "choose a newer Kubernetes, or another plugin",
-        Status.WARN: "newer than what the catalogue knows; it may work",
-    }
-    return Check(
-        "preflight.plugin-version",
-        CLUSTER,
-        status,
-        f"{plugin.name} fits the Kubernetes version",
-        version,
-        f"{span.min} to {span.max}",
-        remedy.get(status, ""),
-    )

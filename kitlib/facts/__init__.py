@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from kitlib.command import Cmd
 from kitlib.errors import CommandError
 from kitlib.facts import (
+    clock,
     cni,
     containerd,
     host,
@@ -21,6 +22,8 @@ from kitlib.facts import (
     kubeadm,
     leftovers,
     links,
+    members,
+    names,
     packages,
     ports,
     reach,
@@ -29,6 +32,7 @@ from kitlib.facts import (
     runtime,
     setup,
 )
+from kitlib.facts.clock import Clock
 from kitlib.facts.cni import Cni, CniFile
 from kitlib.facts.containerd import Containerd
 from kitlib.facts.host import HostIdentity
@@ -36,6 +40,7 @@ from kitlib.facts.kernel import Kernel
 from kitlib.facts.kubeadm import Kubeadm
 from kitlib.facts.leftovers import Leftovers
 from kitlib.facts.links import Link
+from kitlib.facts.names import Names
 from kitlib.facts.packages import Package
 from kitlib.facts.ports import Listener
 from kitlib.facts.repository import Repository
@@ -47,6 +52,7 @@ from kitlib.model import CommandResult
 
 __all__ = [
     "COMMAND",
+    "Clock",
     "Cni",
     "CniFile",
     "Containerd",
@@ -57,12 +63,14 @@ __all__ = [
     "Leftovers",
     "Link",
     "Listener",
+    "Names",
     "Package",
     "Repository",
     "Route",
     "Runtime",
     "Setup",
     "gather",
+    "members",
     "parse",
     "reach",
 ]
@@ -84,6 +92,8 @@ COMMAND: Cmd = command(
             setup,
             containerd,
             repository,
+            names,
+            clock,  # last: it takes the time once more
         )
     )
 )
@@ -99,9 +109,10 @@ class HostFacts:
         host: Who it is.
         links: Its network devices; None when unknown.
         routes: Its main routing table; None when unknown.
+        routes6: The same of IPv6.
         kernel: Settings, modules, swap.
         ports: What listens; None when unknown.
-        packages: Installed packages of those that matter; None where there is no dpkg.
+        packages: Installed packages of those that matter; None with neither dpkg nor rpm.
         kubeadm: What of a cluster is on it.
         cni: Its CNI configuration.
         runtime: Its container runtime.
@@ -109,7 +120,10 @@ class HostFacts:
         setup: What its files say of how it comes up again.
         containerd: containerd as it is installed and configured.
         repository: Where its packages come from.
+        names: How it resolves names.
+        clock: Its time zone, and whether something keeps its time.
         clock_offset: Seconds that its clock is ahead of the asking machine's; None when unknown.
+        clock_error: By how many seconds that may be wrong, either way.
         unknown: Section -> why it could not be read.
     """
 
@@ -117,6 +131,7 @@ class HostFacts:
     host: HostIdentity
     links: tuple[Link, ...] | None
     routes: tuple[Route, ...] | None
+    routes6: tuple[Route, ...] | None
     kernel: Kernel
     ports: tuple[Listener, ...] | None
     packages: Mapping[str, Package] | None
@@ -127,7 +142,10 @@ class HostFacts:
     setup: Setup
     containerd: Containerd
     repository: Repository
+    names: Names
+    clock: Clock
     clock_offset: float | None
+    clock_error: float
     unknown: Mapping[str, str]
 
     @property
@@ -145,25 +163,27 @@ class HostFacts:
         return found.release if found else ""
 
 
-def parse(name: str, text: str, *, at: float | None = None) -> HostFacts:
+def parse(name: str, text: str, *, at: tuple[float, float] | None = None) -> HostFacts:
     """Return a host's facts, from what `COMMAND` printed there.
 
     Args:
         name: The host's name in the inventory.
         text: Standard output of `COMMAND`.
-        at: The asking machine's time in the middle of the round trip; None leaves the clock
+        at: The asking machine's time before and after the round trip; None leaves the clock
             offset unknown.
 
     Raises:
         ParseError: A tool printed something that its parser does not know.
     """
     identity = host.parse(text)
-    known = identity.clock is not None and at is not None
+    time_there = clock.parse(text)
+    ahead, error = clock.offset(identity.clock, time_there.end, *at) if at else (None, 0.0)
     return HostFacts(
         name=name,
         host=identity,
         links=links.parse(text),
         routes=routes.parse(text),
+        routes6=routes.parse6(text),
         kernel=kernel.parse(text),
         ports=ports.parse(text),
         packages=packages.parse(text),
@@ -174,7 +194,10 @@ def parse(name: str, text: str, *, at: float | None = None) -> HostFacts:
         setup=setup.parse(text),
         containerd=containerd.parse(text),
         repository=repository.parse(text),
-        clock_offset=(identity.clock or 0) - (at or 0) if known else None,
+        names=names.parse(text),
+        clock=time_there,
+        clock_offset=ahead,
+        clock_error=error,
         unknown={part: each.why for part, each in split(text).items() if each.status},
     )
 
@@ -194,4 +217,4 @@ def gather(name: str, run: Callable[[Cmd], CommandResult]) -> HostFacts:
     result = run(COMMAND)
     if not result.ok:
         raise CommandError(name, "reading facts", result.exit_status, result.tail())
-    return parse(name, result.stdout, at=(before + time.time()) / 2)
+    return parse(name, result.stdout, at=(before, time.time()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kitlib.facts.clock import seconds
 from kitlib.facts.sections import command, lines_of, section, split
 
 __all__ = ["COMMAND", "SCRIPT", "HostIdentity", "parse"]
@@ -17,7 +18,13 @@ SCRIPT = "".join(
         section("host.os", "cat /etc/os-release"),
         section("host.lab", "if [ -e /etc/lab-release ]; then cat /etc/lab-release; fi"),
         section("host.machine-id", "cat /etc/machine-id"),
-        section("host.product-uuid", "cat /sys/class/dmi/id/product_uuid"),
+        # Where there is no DMI, as the kubelet looks for it.
+        section(
+            "host.product-uuid",
+            "for f in /sys/class/dmi/id/product_uuid /proc/device-tree/system-id"
+            " /proc/device-tree/vm,uuid /sys/class/dmi/id/product_uuid; do"
+            ' if [ -e "$f" ]; then break; fi; done; tr -d "\\000" <"$f"',
+        ),
         section("host.cpus", "nproc"),
         section("host.memory", "grep -E '^MemTotal:' /proc/meminfo"),
         section("host.disk", "df -Pk /var/lib"),
@@ -37,6 +44,7 @@ class HostIdentity:
         kernel: Kernel release.
         arch: Machine architecture (`x86_64`).
         os_id: `ID` of os-release (`debian`).
+        os_like: `ID_LIKE` of os-release: the systems that it descends from.
         os_version: `VERSION_ID` of os-release (`12`).
         os_name: `PRETTY_NAME` of os-release.
         lab: The text of /etc/lab-release; empty on a real host.
@@ -45,6 +53,7 @@ class HostIdentity:
         cpus: Usable processors.
         memory: Bytes of memory.
         disk_free: Free bytes under /var/lib.
+        disk_size: Bytes of the file system that /var/lib is on.
     """
 
     clock: float | None
@@ -53,6 +62,7 @@ class HostIdentity:
     kernel: str | None
     arch: str | None
     os_id: str
+    os_like: tuple[str, ...]
     os_version: str
     os_name: str
     lab: str
@@ -61,6 +71,15 @@ class HostIdentity:
     cpus: int | None
     memory: int | None
     disk_free: int | None
+    disk_size: int | None
+
+    @property
+    def packager(self) -> str:
+        """What installs packages there: `apt`, `dnf`, or empty for neither."""
+        kin = {self.os_id, *self.os_like}
+        if kin & {"debian", "ubuntu"}:
+            return "apt"
+        return "dnf" if kin & {"rhel", "fedora", "centos"} else ""
 
 
 def parse(text: str) -> HostIdentity:
@@ -76,14 +95,16 @@ def parse(text: str) -> HostIdentity:
     disk = (lines_of(sections, "host.disk") or ("",))[-1].split()
     memory = (first("host.memory") or "").split()
     free = _whole(disk[3]) if len(disk) > 3 else None
+    size = _whole(disk[1]) if len(disk) > 3 else None
     kilobytes = _whole(memory[1]) if len(memory) > 1 else None
     return HostIdentity(
-        clock=_seconds(first("host.clock")),
+        clock=seconds(first("host.clock")),
         uid=_whole(first("host.uid")),
         hostname=first("host.hostname"),
         kernel=kernel or None,
         arch=arch or None,
         os_id=release.get("ID", ""),
+        os_like=tuple(release.get("ID_LIKE", "").split()),
         os_version=release.get("VERSION_ID", ""),
         os_name=release.get("PRETTY_NAME", ""),
         lab="\n".join(lines_of(sections, "host.lab") or ()),
@@ -92,6 +113,7 @@ def parse(text: str) -> HostIdentity:
         cpus=_whole(first("host.cpus")),
         memory=None if kilobytes is None else kilobytes * 1024,
         disk_free=None if free is None else free * 1024,
+        disk_size=None if size is None else size * 1024,
     )
 
 
@@ -102,11 +124,3 @@ def _release(lines: tuple[str, ...]) -> dict[str, str]:
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
-
-
-def _seconds(text: str | None) -> float | None:
-    """Return `date`'s answer; a `date` without nanoseconds leaves the letter N."""
-    try:
-        return float((text or "").removesuffix(".%N").removesuffix(".N"))
-    except ValueError:
-        return None

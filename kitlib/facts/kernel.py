@@ -38,6 +38,7 @@ SCRIPT = "".join(
             "kernel.swap",
             needs("swapon", "swapon --show=NAME --noheadings"),
         ),
+        section("kernel.cgroup", "stat -f -c %T /sys/fs/cgroup"),
     )
 )
 COMMAND = command(SCRIPT)
@@ -53,12 +54,14 @@ class Kernel:
         modules: Modules that are loaded, of those that matter here; built-in ones do not show.
         filesystems: File systems that the kernel can mount.
         swaps: Swap devices and files in use.
+        cgroups: The version of the control groups, 1 or 2.
     """
 
     sysctls: Mapping[str, str]
     modules: tuple[str, ...] | None
     filesystems: tuple[str, ...] | None
     swaps: tuple[str, ...] | None
+    cgroups: int | None
 
     def has(self, module: str) -> bool | None:
         """Return whether a module's function is there; None when that cannot be said."""
@@ -72,6 +75,7 @@ class Kernel:
 def parse(text: str) -> Kernel:
     """Return the kernel's state, from what `COMMAND` printed."""
     sections = split(text)
+    fs = lines_of(sections, "kernel.cgroup")
     sysctls = {}
     for line in lines_of(sections, "kernel.sysctl") or ():
         path, _, value = line.partition(" ")
@@ -81,4 +85,5 @@ def parse(text: str) -> Kernel:
         modules=lines_of(sections, "kernel.modules"),
         filesystems=lines_of(sections, "kernel.filesystems"),
         swaps=lines_of(sections, "kernel.swap"),
+        cgroups={"cgroup2fs": 2, "tmpfs": 1}.get(fs[0].strip()) if fs else None,
     )

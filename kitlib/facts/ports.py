@@ -12,7 +12,7 @@ __all__ = ["COMMAND", "SCRIPT", "Listener", "parse"]
 SCRIPT = section("ports", needs("ss", "ss -H -l -t -u -n -p"))
 COMMAND = command(SCRIPT)
 
-_USER = re.compile(r'users:\(\("([^"]+)"')
+_USER = re.compile(r'users:\(\("([^"]+)",pid=(\d+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,14 @@ class Listener:
         address: The local address, `*` or `0.0.0.0` for any.
         port: The port.
         process: The program; empty where it cannot be seen.
+        pid: Its process id; 0 where it cannot be seen.
     """
 
     protocol: str
     address: str
     port: int
     process: str
+    pid: int = 0
 
 
 def parse(text: str) -> tuple[Listener, ...] | None:
@@ -45,5 +47,6 @@ def parse(text: str) -> tuple[Listener, ...] | None:
         address, _, port = words[4].rpartition(":")
         user = _USER.search(line)
         if port.isdigit():
-            found.append(Listener(words[0], address, int(port), user[1] if user else ""))
+            who = (user[1], int(user[2])) if user else ("", 0)
+            found.append(Listener(words[0], address, int(port), *who))
     return tuple(found)

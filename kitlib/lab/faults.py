@@ -6,20 +6,27 @@ others are flags in `host.faults` that the node emulation acts on.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kitlib.lab import hostclock
+from kitlib.lab.hostapi import LabHost
 from kitlib.model import CommandResult
 
-__all__ = ["FAULTS", "LARGEST", "SSH_DROP_AFTER", "Fault", "apply"]
+__all__ = ["FAULTS", "LARGEST", "SKEW", "SSH_DROP_AFTER", "Fault", "apply"]
 
 LARGEST = 1400
 """The largest packet, in bytes, that still gets through under `mtu-blackhole`."""
 
 SSH_DROP_AFTER = 1.0
 """Seconds that a command may run before `ssh-drop` cuts its connection."""
+
+
+SKEW = 90.0
+"""Seconds that a host's clock is ahead under `clock-skew`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +51,13 @@ FAULTS: Mapping[str, Fault] = {
     "br-netfilter-missing": Fault(
         "br_netfilter is off: no net.bridge sysctls, bridged packets skip the firewall rules", True
     ),
+    "clock-skew": Fault(
+        f"the host's clock is {SKEW:g} s ahead: an offset that date, kubelet, kubeadm and API show",
+        False,
+    ),
     "disk-full": Fault("the host's disk is full: no installs, DiskPressure", False),
     "dns-broken": Fault("a DNS server of the cluster on this host fails", False, "control_plane"),
+    "duplicate-hostname": Fault("the host has another host's name, as a copied machine", True),
     "forward-drop": Fault("the firewall drops every forwarded packet, as Docker's does", True),
     "host-down": Fault("the host's cable is out and its SSH server refuses connections", True),
     "image-pull-fails": Fault("no container image can be pulled", False),
@@ -98,13 +110,37 @@ Run = Callable[..., Awaitable[CommandResult]]
 Undo = Callable[[], Coroutine[Any, Any, None]]
 
 
-async def apply(name: str, run: Run) -> Undo | None:
+async def apply(name: str, host: LabHost) -> Undo | None:
     """Make the fault on this host; return what undoes it, None when it is a flag alone."""
     if name in _RULES:
-        return await _firewall(f"lab_{name.replace('-', '_')}", _RULES[name], run)
+        return await _firewall(f"lab_{name.replace('-', '_')}", _RULES[name], host.run)
     if name == "br-netfilter-missing":
-        return await _without_br_netfilter(run)
+        return await _without_br_netfilter(host.run)
+    if name == "clock-skew":
+        return _skewed()
+    if name == "duplicate-hostname":
+        return _named_as_another(host)
     return None
+
+
+def _skewed() -> Undo:
+    hostclock.set_ahead(SKEW)
+
+    async def undo() -> None:
+        hostclock.restore()
+
+    return undo
+
+
+def _named_as_another(host: LabHost) -> Undo:
+    """Give the host the name of the last other one: a worker's, where there are two."""
+    others = [peer for peer in host.peers if peer != host.name]
+    socket.sethostname(others[-1] if others else host.name)
+
+    async def undo() -> None:
+        socket.sethostname(host.name)
+
+    return undo
 
 
 async def _firewall(table: str, chains: str, run: Run) -> Undo:

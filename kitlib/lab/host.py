@@ -16,6 +16,7 @@ from typing import Any
 
 from kitlib.errors import CommandError
 from kitlib.lab import faults as lab_faults
+from kitlib.lab import hostclock
 from kitlib.lab.hostroot import COMMAND_DIRS, LAB_DIR
 from kitlib.model import CommandResult
 
@@ -128,7 +129,7 @@ class Host:
 
     def log(self, unit: str, text: str) -> None:
         """Add a line to the journal of a unit."""
-        self._journal[unit].append((time.time(), text))
+        self._journal[unit].append((hostclock.now(), text))
 
     def journal(self, unit: str) -> list[tuple[float, str]]:
         """Return the journal of a unit, oldest first."""
@@ -175,7 +176,7 @@ class Host:
     async def apply_fault(self, name: str) -> None:
         """Switch a fault on; nothing happens when it is on already."""
         if name not in self.faults:
-            undo = await lab_faults.apply(name, self.run)
+            undo = await lab_faults.apply(name, self)
             if undo is not None:
                 self._undo[name] = undo
             self.faults.add(name)

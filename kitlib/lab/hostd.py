@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kitlib.lab import hostroot, kernel
+from kitlib.lab import hostroot, identity, kernel
 from kitlib.lab.hostroot import AUTHORIZED_KEYS, HOST_KEY
 from kitlib.lab.pid1 import stay_behind
 
@@ -63,6 +63,7 @@ def _build(config: Mapping[str, Any]) -> None:
     with _namespaces_of_a_child() as child:
         kernel.enter(child, "net")
         kernel.mount("sysfs", Path("/sys"), read_only=True)
+        identity.give_firmware_uuid()
         kernel.enter(child, "user", "uts", "ipc")
         kernel.unshare(kernel.NEW_MOUNT)
     socket.sethostname(config["name"])
@@ -96,6 +97,7 @@ def _configure(config: Mapping[str, Any]) -> None:
     """Configure the host once its cable is in: interface, keys, the shim."""
     os.environ["HOME"] = "/root"
     os.chdir("/root")
+    identity.set_zone(Path("/etc"))
     for command in (
         ("link", "set", "lo", "up"),
         ("address", "add", f"{config['address']}/24", "dev", "eth0"),

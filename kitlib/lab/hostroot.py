@@ -82,7 +82,6 @@ _COPIED_FROM_ETC = (
     "ld.so.conf.d",
     "locale.alias",
     "locale.conf",
-    "localtime",
     "lsb-release",
     "mime.types",
     "networks",
@@ -98,7 +97,6 @@ _COPIED_FROM_ETC = (
     "ssl/certs",
     "ssl/openssl.cnf",
     "terminfo",
-    "timezone",
     "xattr.conf",
 )
 _DEVICES = ("full", "null", "random", "tty", "urandom", "zero")

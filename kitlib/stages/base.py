@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from kitlib.command import Cmd
-from kitlib.errors import ApiError, CommandError, KitError
+from kitlib.errors import ApiError, ChecksFailed, CommandError, KitError
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Host, Inventory
@@ -24,7 +24,7 @@ from kitlib.model import CLUSTER, Change, Check, CommandResult, Status
 from kitlib.params import Params
 from kitlib.plugins import Plugin
 
-__all__ = ["Action", "Context", "Doors", "Hands", "Plan", "Stage", "expect"]
+__all__ = ["Action", "Context", "Doors", "Hands", "Plan", "Stage", "expect", "who"]
 
 
 class Doors(Protocol):
@@ -230,6 +230,8 @@ class Stage(ABC):
     """What it does, as a heading."""
     changes_nothing: ClassVar[bool] = False
     """True when its plan is always empty."""
+    looks_in_dry_run: ClassVar[bool] = False
+    """True when its checks say something of hosts on which nothing was done yet."""
     needs_api: ClassVar[bool] = False
     """True when it can only work with the Kubernetes API answering."""
 
@@ -241,7 +243,7 @@ class Stage(ABC):
             ctx.failures.update(fanned.errors)
             fanned.raise_first()
         checks = [
-            Check("host.answers", name, Status.PASS, "answers over SSH", got=_who(facts))
+            Check("host.answers", name, Status.PASS, "answers over SSH", got=who(facts))
             for name, facts in fanned.values.items()
         ]
         if self.needs_api:
@@ -255,6 +257,12 @@ class Stage(ABC):
     @abstractmethod
     def check(self, ctx: Context) -> list[Check]:
         """Return the judged state after the stage. Reads only."""
+
+    def failure(self, bad: Sequence[Check]) -> KitError:
+        """Return the error that the stage ends with when these checks failed."""
+        lines = "\n".join(f"  {check}" for check in bad)
+        count = "1 check" if len(bad) == 1 else f"{len(bad)} checks"
+        return ChecksFailed(f"{self.name}: {count} failed\n{lines}")
 
     def apply(self, ctx: Context, plan: Plan) -> None:
         """Do exactly the plan. A target stops at its first failure; the other targets finish.
@@ -298,7 +306,8 @@ class Stage(ABC):
             ctx.perform(action)
 
 
-def _who(facts: HostFacts) -> str:
+def who(facts: HostFacts) -> str:
+    """Return in a few words what system a host is."""
     return f"{facts.host.os_name or 'unknown system'}, kernel {facts.host.kernel or 'unknown'}"
 
 

@@ -11,14 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from kitlib.errors import (
-    ApiError,
-    ChecksFailed,
-    ConnectError,
-    Interrupted,
-    KitError,
-    PreconditionError,
-)
+from kitlib.errors import ApiError, ConnectError, Interrupted, KitError, PreconditionError
 from kitlib.model import CLUSTER, Check, Outcome, Verdict, failed
 from kitlib.retry import Deadline
 from kitlib.stages.base import Context, Plan, Stage
@@ -73,7 +66,7 @@ class StageRun:
             self._record(checks)
             bad = failed(checks)
             if bad and not self.dry_run:
-                raise PreconditionError(_story(self.stage, bad))
+                raise PreconditionError(self.stage.failure(bad).message)
             return checks
 
     def plan(self) -> Plan:
@@ -103,16 +96,18 @@ class StageRun:
         """Return how the stage ended when it ended well.
 
         Raises:
-            ChecksFailed: The state after it is not as wanted.
+            ChecksFailed: The state after it is not as wanted (preflight: ConnectError, where a host
+                is out of reach). A dry run of preflight only shows it.
         """
         with self._guarded():
+            if not self.dry_run or self.stage.looks_in_dry_run:
+                self._checks = self._through(self.stage.check)
+                self._record(self._checks)
             if self.dry_run:
                 return self._end(Verdict.PLANNED, self._plan.reason)
-            self._checks = self._through(self.stage.check)
-            self._record(self._checks)
             bad = failed(self._checks)
             if bad:
-                raise ChecksFailed(_story(self.stage, bad))
+                raise self.stage.failure(bad)
             self._snapshot(self._ctx)
             return self._end(Verdict.PASS, self._plan.reason)
 
@@ -239,12 +234,6 @@ def run_stage(
         KitError: The stage failed; the journal has the whole story.
     """
     return StageRun(stage, ctx, dry_run=dry_run, snapshot=snapshot).to_the_end()
-
-
-def _story(stage: Stage, bad: list[Check]) -> str:
-    lines = "\n".join(f"  {check}" for check in bad)
-    count = "1 check" if len(bad) == 1 else f"{len(bad)} checks"
-    return f"{stage.name}: {count} failed\n{lines}"
 
 
 def _with_others(stage: Stage, error: KitError, failures: dict[str, Exception]) -> KitError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from lab_help import Lab, until
+from lab_help import HOSTS, Lab, until
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from kitlib.errors import LabError
@@ -97,6 +97,31 @@ def test_ssh_drop_cuts_long_commands_and_spares_short_ones(stub_lab: Lab) -> Non
     assert out.channel.recv_exit_status() == -1
     assert time.monotonic() - started < 900
     assert not connection.transport.is_active()
+
+
+def test_a_host_with_anothers_name_and_a_clock_that_is_ahead(stub_lab: Lab) -> None:
+    """`date` goes ahead with every form that scripts use, and the real one comes back."""
+    verbs.break_(stub_lab.state_dir, "duplicate-hostname", "worker-1")
+    verbs.break_(stub_lab.state_dir, "clock-skew", "worker-1")
+    ahead = "echo $(($(date +%s) - $(/usr/bin/date +%s)))"
+    assert stub_lab.run("hostname", "worker-1").stdout == "worker-2\n"
+    assert float(stub_lab.run(ahead, "worker-1").stdout) == pytest.approx(90, abs=5)
+    assert stub_lab.run("date -u -d @0 +%Y", "worker-1").stdout == "1970\n"
+    assert stub_lab.run("date +%N", "worker-1").stdout.strip().isdigit()
+    assert abs(float(stub_lab.run(ahead, "worker-2").stdout)) <= 5
+    verbs.heal(stub_lab.state_dir)
+    assert stub_lab.run("hostname", "worker-1").stdout == "worker-1\n"
+    assert abs(float(stub_lab.run(ahead, "worker-1").stdout)) <= 5
+
+
+def test_hosts_are_machines_of_their_own(stub_lab: Lab) -> None:
+    """Each has a UUID, a machine id and a MAC address of its own, and all are in one zone."""
+    ask = "cat /sys/class/dmi/id/product_uuid /etc/machine-id /sys/class/net/eth0/address"
+    told = [stub_lab.run(ask, host).stdout.split() for host in HOSTS]
+    assert all(len(each) == 3 for each in told)
+    assert all(len(set(column)) == len(HOSTS) for column in zip(*told, strict=True))
+    zones = {stub_lab.run("cat /etc/timezone; readlink /etc/localtime", h).stdout for h in HOSTS}
+    assert zones == {"Etc/UTC\n/usr/share/zoneinfo/Etc/UTC\n"}
 
 
 def test_missing_br_netfilter_takes_its_sysctls_away(stub_lab: Lab) -> None:

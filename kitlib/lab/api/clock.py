@@ -9,12 +9,14 @@ import secrets
 import uuid
 from typing import Any
 
+from kitlib.lab import hostclock
+
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def now() -> dt.datetime:
-    """Return the current time in UTC."""
-    return dt.datetime.now(dt.UTC)
+    """Return the current time in UTC, as the control plane's host has it."""
+    return hostclock.utc()
 
 
 def stamp(when: dt.datetime | None = None) -> str:

@@ -18,6 +18,8 @@ from kitlib.lab.node import (
     kubeadm,
     kubelet_command,
     packages,
+    services,
+    settings,
     state,
     system,
 )
@@ -32,6 +34,7 @@ COMMANDS: dict[str, Handler] = {
     "crictl": crictl.crictl,
     "dpkg": dpkg.dpkg,
     "dpkg-query": dpkg.dpkg,
+    "hostnamectl": settings.hostnamectl,
     "journalctl": journalctl.journalctl,
     "kubeadm": kubeadm.kubeadm,
     "kubelet": kubelet_command.kubelet,
@@ -40,6 +43,7 @@ COMMANDS: dict[str, Handler] = {
     "swapoff": system.swapoff,
     "swapon": system.swapon,
     "systemctl": system.systemctl,
+    "timedatectl": settings.timedatectl,
 }
 """Every emulated command by name."""
 
@@ -57,6 +61,7 @@ async def boot(host: LabHost) -> None:
     for folder in ("/etc/cni/net.d", "/etc/kubernetes", "/var/lib/containerd", "/run/containerd"):
         node.path(folder).mkdir(parents=True, exist_ok=True)
     containerd.write_prepared_config(host)
+    services.place_socket(host)
     _FORWARDING.write_text("1\n")
     for name in COMMANDS:
         if name not in _FROM_PACKAGES:

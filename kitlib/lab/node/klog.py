@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+from kitlib.lab import hostclock
 
 __all__ = ["klog"]
 
@@ -16,5 +16,5 @@ def klog(severity: str, pid: int, source: str, text: str) -> str:
         source: File and line in the program, `reset.go:101`.
         text: The message.
     """
-    now = dt.datetime.now(dt.UTC)
+    now = hostclock.utc()
     return f"{severity}{now:%m%d %H:%M:%S.%f} {pid:7d} {source}] {text}"

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 from typing import Any
 
+from kitlib.lab import hostclock
 from kitlib.lab.node.kubeadm_config import InitOptions
 from kitlib.lab.node.kubeadm_files import kubelet_config
 from kitlib.lab.node.kubeadm_manifests import dump
@@ -134,7 +135,7 @@ def token_secret(
     if description:
         data["description"] = description
     if ttl:
-        end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=ttl)
+        end = hostclock.utc() + dt.timedelta(seconds=ttl)
         data["expiration"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",

@@ -13,6 +13,7 @@ from kitlib.lab.node.kubeadm_release import Release
 from kitlib.lab.node.kubeadm_run import KubeadmError, Run
 from kitlib.lab.node.packages import minor_of, upstream
 from kitlib.lab.node.runtime import runtime_of
+from kitlib.lab.node.state import CONTAINERD_SOCKET
 from kitlib.lab.node.system import swap_is_on
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "report",
 ]
 
-CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 DOCKER_MISSING = (
     'docker is required for container runtime: exec: "docker": executable file not found in $PATH'
 )

@@ -8,6 +8,7 @@ import re
 
 import yaml
 
+from kitlib.lab import hostclock
 from kitlib.lab.api import pki
 from kitlib.lab.node import kubeadm_objects
 from kitlib.lab.node.flags import Flags
@@ -143,7 +144,7 @@ def _left(expires: str) -> str:
     if not expires:
         return "<forever>"
     end = dt.datetime.fromisoformat(expires.replace("Z", "+00:00"))
-    seconds = int((end - dt.datetime.now(dt.UTC)).total_seconds())
+    seconds = int((end - hostclock.utc()).total_seconds())
     if seconds < 0:
         return "<invalid>"
     if seconds < 120:

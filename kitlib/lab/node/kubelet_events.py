@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import secrets
 
+from kitlib.lab import hostclock
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, ApiUnreachable, Obj
 
 __all__ = ["Recorder", "now"]
@@ -12,7 +12,7 @@ __all__ = ["Recorder", "now"]
 
 def now() -> str:
     """Return the time as Kubernetes writes it: UTC, whole seconds."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return hostclock.utc().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Recorder:

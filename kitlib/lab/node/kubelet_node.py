@@ -340,7 +340,7 @@ class NodeReporter:
             "machineID": _text("/etc/machine-id") or machine,
             "operatingSystem": "linux",
             "osImage": _os_image(),
-            "systemUUID": machine,
+            "systemUUID": _text("/sys/class/dmi/id/product_uuid") or machine,
         }
 
     def _images(self) -> list[Obj]:

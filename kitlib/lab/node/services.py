@@ -7,13 +7,15 @@ without a configuration crash-loops until kubeadm writes one, as on a real host.
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 
 from kitlib.lab.hostapi import LabHost
 from kitlib.lab.node import containerd, kubelet
 from kitlib.lab.node.klog import klog
-from kitlib.lab.node.state import Service, state_of
+from kitlib.lab.node.state import CONTAINERD_SOCKET, Service, state_of
 
-__all__ = ["add_containerd", "add_kubelet", "remove_kubelet", "start", "stop"]
+__all__ = ["add_containerd", "add_kubelet", "place_socket", "remove_kubelet", "start", "stop"]
 
 KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 _RESTART_SEC = 10.0
@@ -57,6 +59,7 @@ async def start(host: LabHost, name: str) -> None:
         state.containerd_config = containerd.effective(state)
         unit.turn("active")
         unit.pid = state.pid()
+        place_socket(host)
         host.log(
             "containerd",
             "systemd[1]: Starting containerd.service - containerd container runtime...",
@@ -79,9 +82,18 @@ async def stop(host: LabHost, name: str) -> None:
         host.log("kubelet", "systemd[1]: kubelet.service: Deactivated successfully.")
         host.log("kubelet", f"systemd[1]: Stopped {_TITLE}.")
     else:
+        state_of(host).path(CONTAINERD_SOCKET).unlink(missing_ok=True)
         host.log(
             "containerd", "systemd[1]: Stopped containerd.service - containerd container runtime."
         )
+
+
+def place_socket(host: LabHost) -> None:
+    """Put containerd's socket where clients look for it; the emulated ones do not connect to it."""
+    socket = state_of(host).path(CONTAINERD_SOCKET)
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    socket.unlink(missing_ok=True)
+    os.mknod(socket, stat.S_IFSOCK | 0o660)
 
 
 async def _kubelet(host: LabHost, unit: Service) -> None:

@@ -16,7 +16,18 @@ from weakref import WeakKeyDictionary
 
 from kitlib.lab.hostapi import LabHost
 
-__all__ = ["CONTAINERD_VERSION", "NodeState", "Service", "forget", "new_state", "state_of"]
+__all__ = [
+    "CONTAINERD_SOCKET",
+    "CONTAINERD_VERSION",
+    "NodeState",
+    "Service",
+    "forget",
+    "new_state",
+    "state_of",
+]
+
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+"""Where the container runtime listens."""
 
 CONTAINERD_VERSION = "1.6.20~ds1-1+deb12u3"
 """The package version of the container runtime that every lab host has from the start."""
