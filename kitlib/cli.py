@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from kitlib import __version__
-from kitlib.errors import Interrupted, KitError, ParamsError, RecordError, exit_codes
+from kitlib.errors import Interrupted, KitError, ParamsError, exit_codes
 
 __all__ = ["app", "main"]
 
@@ -54,6 +55,15 @@ Rebuild = Annotated[
 LabParams = Annotated[
     Path, typer.Option("--params", help="The parameter file whose hosts the lab provides.")
 ]
+
+
+class Format(StrEnum):
+    """How a verb prints its result."""
+
+    text = "text"
+    json = "json"
+
+
 TimeFactor = Annotated[
     float,
     typer.Option(
@@ -101,7 +111,7 @@ def stage(
     keep: Keep = False,
 ) -> None:
     """Run one stage without its notebook."""
-    from kitlib.model import Verdict
+    from kitlib.alone import run_alone
     from kitlib.progress import Follower
     from kitlib.session import Session
     from kitlib.stages import get_stage
@@ -114,19 +124,46 @@ def stage(
         _unlock(session)
         try:
             with Follower(session.journal.path, out()):
-                outcome = session.stage(name)
-        except KitError as error:
-            stopped = isinstance(error, Interrupted)
-            verdict = Verdict.INTERRUPTED if stopped else Verdict.FAIL
-            with contextlib.suppress(RecordError):  # that is what is said already
-                session.finish(verdict, error.message.splitlines()[0])
+                outcome = run_alone(session, name)
+        except KitError:
             _where(session.journal.path)
             raise
-        session.finish(outcome.verdict, outcome.reason)
         for check in outcome.checks:
             out().print(f"  {check}", soft_wrap=True, highlight=False)
         _where(session.journal.path)
         out().print(f"{name}: {outcome.verdict.value}", highlight=False)
+
+
+@app.command()
+def preflight(
+    params: ParamsArg,
+    plugin: Plugin = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="text for a person, json for a script.")
+    ] = Format.text,
+) -> None:
+    """Say everything that would stop or spoil a build, on all hosts at once. Changes nothing.
+
+    Exit code 0: nothing stops it. 8: a check failed. 4: a host cannot be reached; the others are
+    judged all the same.
+    """
+    from kitlib import alone
+    from kitlib.session import Session
+
+    with Session.open(params, overrides=_given({"plugin": plugin})) as session:
+        _unlock(session)
+        asked = f"asking {len(session.params.hosts)} host(s)"
+        with Console(stderr=True).status(asked):
+            found = alone.preflight(session)
+        if format is Format.json:
+            print(json.dumps(found.as_json(), indent=2))  # noqa: T201 - data, no markup, no width
+        else:
+            found.show(out())
+    if found.error:
+        # What failed was shown already, whole; the message names the kind and how much.
+        found.error.message = found.error.message.splitlines()[0]
+        found.error.remedy = ""
+        raise found.error
 
 
 @app.command()

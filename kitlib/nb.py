@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.display import display
 
 from kitlib.errors import ChecksFailed, PreconditionError
+from kitlib.findings import grouped
 from kitlib.model import Check, Status, failed
 from kitlib.progress import Board, describe, read_lines
 from kitlib.runs import Run, load_run
@@ -370,14 +371,23 @@ def _judged(what: str, checks: Sequence[Check]) -> Rows:
 
 def _check_rows(checks: Sequence[Check]) -> Rows:
     head = ("", "where", "what", "got", "want", "remedy")
+    # What is said of several hosts in the same words is one row.
     rows = [
-        (check.status.value, check.target, check.summary, check.got, check.expected, check.remedy)
-        for check in checks
+        (
+            check.status.value,
+            ", ".join(hosts),
+            check.summary,
+            check.got,
+            check.expected,
+            check.remedy,
+        )
+        for check, hosts in ((each.check, each.targets) for each in grouped(checks))
     ]
     passed = [row for row in rows if row[0] == Status.PASS.value]
     others = [row for row in rows if row[0] != Status.PASS.value]
-    skipped = sum(row[0] == Status.SKIP.value for row in others)
-    caption = f"{len(passed)} of {len(rows)} checks pass" if rows else "No checks at this point"
+    good = sum(check.status is Status.PASS for check in checks)
+    skipped = sum(check.status is Status.SKIP for check in checks)
+    caption = f"{good} of {len(checks)} checks pass" if rows else "No checks at this point"
     caption += f", {skipped} do not apply here." if skipped else "."
     if len(rows) <= FOLD_FROM:
         return Rows(head, (*others, *passed), caption)

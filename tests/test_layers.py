@@ -40,7 +40,18 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "people",
         frozenset(
-            {"session", "measure", "nb", "notebooks", "pipeline", "report", "progress", "cli"}
+            {
+                "alone",
+                "cli",
+                "findings",
+                "measure",
+                "nb",
+                "notebooks",
+                "pipeline",
+                "progress",
+                "report",
+                "session",
+            }
         ),
     ),
 )

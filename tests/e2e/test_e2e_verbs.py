@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 VERBS = (
     ("build",),
     ("stage",),
+    ("preflight",),
     ("trust",),
     ("plugins",),
     ("report",),
