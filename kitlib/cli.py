@@ -241,6 +241,45 @@ def plugins(
 
 
 @app.command()
+def bundle(
+    params: ParamsArg,
+    directory: Annotated[Path, typer.Argument(help="A new directory.", show_default=False)],
+    host: Annotated[
+        str, typer.Option(help="The host that collects; empty is the control plane.")
+    ] = "",
+) -> None:
+    """Collect packages, images and the plugin's manifest for hosts without internet.
+
+    One host of the parameter file collects: one with internet, of the same system as the hosts that
+    the bundle is for, and with the packages stage behind it. Then name the directory in the
+    parameters of those hosts: packages: {source: directory, directory: ...}.
+    """
+    from kitlib.bundling import bundle as collect
+    from kitlib.model import Verdict
+    from kitlib.progress import Follower
+    from kitlib.session import Session
+
+    with Session.open(params) as session:
+        try:
+            with Follower(session.journal.path, out()):
+                made = collect(session, directory, host)
+        except KitError as error:
+            session.finish(Verdict.FAIL, error.message.splitlines()[0])
+            _where(session.journal.path)
+            raise
+        session.finish(Verdict.PASS, f"bundled into {directory}")
+    size = sum(each.size for each in (*made.packages, *made.images)) / 1e6
+    out().print(
+        f"{directory}: {len(made.packages)} packages and {len(made.images)} images, {size:.1f} MB, "
+        f"for Kubernetes {made.kubernetes_version} on {made.system} {made.architecture}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if made.emulated:
+        out().print(made.emulated, soft_wrap=True, highlight=False)
+
+
+@app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
 ) -> None:

@@ -358,6 +358,14 @@ class Session:
         self._still_ours()
         self._ssh.put(host, content, path, mode=mode)
 
+    def send(self, host: str, file: Path, path: str) -> None:
+        """Copy a file of this machine to a host."""
+        self._ssh.send(host, file, path)
+
+    def fetch(self, host: str, path: str, file: Path) -> None:
+        """Copy a file of a host to this machine."""
+        self._ssh.fetch(host, path, file)
+
     def facts(self, hosts: Sequence[str], *, fresh: bool) -> Fanned[str, HostFacts]:
         """Return what is true on the hosts, read since the last change (now, when `fresh`)."""
         if fresh:

@@ -12,7 +12,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,10 @@ class Target(Protocol):
     @property
     def identity_file(self) -> Path | None:
         """The private key to log in with; None lets the agent and the usual keys try."""
+
+
+_Write = Callable[[paramiko.SFTPClient, str], object]
+"""Writes a file's content at a path."""
 
 
 class Ssh:
@@ -154,43 +158,78 @@ class Ssh:
 
     def put(self, name: str, content: str, path: str, *, mode: int = 0o644) -> None:
         """Write `content` to `path` on the host; a reader sees the old file or the new one."""
+        data = content.encode()
+
+        def write(sftp: paramiko.SFTPClient, at: str) -> None:
+            with sftp.open(at, "wb") as file:
+                file.set_pipelined(True)
+                file.write(data)
+
+        self._deliver(name, f"write {path}", write, path, mode)
+
+    def send(self, name: str, file: Path, path: str) -> None:
+        """Copy a file of this machine to `path` on the host, whole or not at all."""
+        what = f"copy {file} to {path}"
+        self._deliver(name, what, lambda sftp, at: sftp.put(str(file), at), path, 0o644)
+
+    def fetch(self, name: str, path: str, file: Path) -> None:
+        """Copy a file of the host to this machine."""
         connection = self._connection(name)
-        write = self._put_with_sudo if self._sudo_of(connection) else self._put
+        with self._naming(name, connection, f"copy {path} to {file}"):
+            if not self._sudo_of(connection):
+                connection.sftp().get(path, str(file))
+                return
+            with self._private_file(name, connection) as ours:
+                self._as_root(name, script(_LEND, path, ours))
+                connection.sftp().get(ours, str(file))
+
+    def _deliver(self, name: str, what: str, write: _Write, path: str, mode: int) -> None:
+        connection = self._connection(name)
+        with self._naming(name, connection, what):
+            if self._sudo_of(connection):
+                # SFTP is the login's, so it goes by way of a file of the login.
+                with self._private_file(name, connection) as ours:
+                    write(connection.sftp(), ours)
+                    self._as_root(name, script(_INSTALL, ours, path, f"{mode:04o}"))
+                return
+            sftp, temporary = connection.sftp(), f"{path}.new"
+            try:
+                with sftp.open(temporary, "wb") as file:
+                    file.chmod(mode)  # before it has content
+                write(sftp, temporary)
+                sftp.posix_rename(temporary, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    sftp.remove(temporary)
+                raise
+
+    @contextmanager
+    def _naming(self, name: str, connection: Connection, what: str) -> Iterator[None]:
+        """Name the host and the file in whatever goes wrong."""
         try:
-            write(name, connection, content.encode(), path, mode)
+            yield
         except (SSHException, OSError, EOFError) as error:
             if not connection.is_connected:
                 self._drop(name)
-            raise CommandError(name, f"write {path}", None, str(error) or repr(error)) from error
+            raise CommandError(name, what, None, str(error) or repr(error)) from error
 
-    @staticmethod
-    def _put(name: str, connection: Connection, content: bytes, path: str, mode: int) -> None:
-        del name
-        sftp, temporary = connection.sftp(), f"{path}.new"
-        try:
-            _write(sftp, temporary, content, mode)
-            sftp.posix_rename(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                sftp.remove(temporary)
-            raise
-
-    def _put_with_sudo(
-        self, name: str, connection: Connection, content: bytes, path: str, mode: int
-    ) -> None:
-        """Write a file as root: SFTP is the login's, so it goes by way of a file of the login."""
+    @contextmanager
+    def _private_file(self, name: str, connection: Connection) -> Iterator[str]:
+        """Yield the path of an empty file on the host that its login alone may use."""
         made = _run(connection, _PRIVATE_FILE, self._command_timeout)
         temporary = made.stdout.strip()
         if made.exited or not temporary.startswith("/"):
             raise OSError(f"no temporary file: {made.stderr.strip()}")
         self._strays[name].append(temporary)  # whatever happens from here on
         try:
-            _write(connection.sftp(), temporary, content, 0o600)
-            moved = self.run(name, script(_INSTALL, temporary, path, f"{mode:04o}"))
-            if not moved.ok:
-                raise OSError(moved.stderr.strip())
+            yield temporary
         finally:
             self._sweep(name, connection)
+
+    def _as_root(self, name: str, cmd: Cmd) -> None:
+        done = self.run(name, cmd)
+        if not done.ok:
+            raise OSError(done.stderr.strip())
 
     def _sweep(self, name: str, connection: Connection) -> None:
         """Remove the login's temporary files; those that a lost connection left wait for the next.
@@ -425,19 +464,15 @@ install -T -m "$3" -- "$1" "$2.new" && mv -T -f -- "$2.new" "$2"
 """Puts file $1 at $2 with mode $3; a reader sees the old file or the new one."""
 
 
+_LEND = 'install -T -m 0600 -o "$(stat -c %u -- "$2")" -- "$1" "$2"'
+"""Makes a copy of file $1 at $2, which belongs to whom $2 belonged: root may not write there."""
+
+
 def _run(connection: Connection, line: str, limit: float, *, feed: str = "") -> Result:
     """Return what a shell line did; `feed` is all that it can read from its input."""
     runner = _Remote(connection, inline_env=True)
     runner.feed = feed
     return runner.run(line, hide=True, warn=True, in_stream=False, pty=False, timeout=limit)
-
-
-def _write(sftp: paramiko.SFTPClient, path: str, content: bytes, mode: int) -> None:
-    """Write a file that has its mode before it has content."""
-    with sftp.open(path, "wb") as file:
-        file.chmod(mode)
-        file.set_pipelined(True)
-        file.write(content)
 
 
 def _hops(connection: Connection) -> Iterator[Connection]:

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "alone",
+                "bundling",
                 "cli",
                 "findings",
                 "measure",

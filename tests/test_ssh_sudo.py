@@ -122,6 +122,22 @@ def test_put_writes_roots_files_and_leaves_nothing(door, tmp_path, user, passwor
     assert strays() == []
 
 
+@pytest.mark.parametrize(("user", "password"), WAYS)
+def test_large_files_go_both_ways_as_roots(door, tmp_path, user, password):
+    roots = tmp_path / "roots"
+    roots.mkdir(mode=0o700)
+    here, there, back = tmp_path / "here", roots / "there", tmp_path / "back"
+    here.write_bytes(bytes(range(256)) * 4_000)
+    ssh = door(user, password)
+    ssh.send("worker-1", here, str(there))
+    assert there.read_bytes() == here.read_bytes()
+    assert (there.stat().st_uid, there.stat().st_mode & 0o777) == (0, 0o644)
+    there.chmod(0o600)
+    ssh.fetch("worker-1", str(there), back)
+    assert back.read_bytes() == here.read_bytes()
+    assert strays() == []
+
+
 def test_put_that_fails_leaves_nothing(door, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()

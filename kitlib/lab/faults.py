@@ -64,6 +64,9 @@ FAULTS: Mapping[str, Fault] = {
     "mtu-blackhole": Fault(
         f"pod and tunnel packets over {LARGEST} bytes vanish without a word", True
     ),
+    "no-route-out": Fault(
+        "no package repository and no image registry can be reached", False, "control_plane"
+    ),
     "plugin-crashloop": Fault("the network plugin's container ends again and again", False),
     "port-closed": Fault(
         "the firewall drops VXLAN (UDP 4789, 6784, 8472), BGP (TCP 179), the kubelet (TCP 10250)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from kitlib.command import Cmd
 
@@ -18,9 +19,11 @@ class Step:
         command: The command; None where a file is written.
         path: The file that is written; empty where a command runs.
         content: What is written.
+        sends: Files of this machine that are copied first: (file, path on the host).
     """
 
     what: str
     command: Cmd | None = None
     path: str = ""
     content: str = ""
+    sends: tuple[tuple[Path, str], ...] = ()

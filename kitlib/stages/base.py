@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from kitlib.command import Cmd
@@ -35,6 +36,9 @@ class Doors(Protocol):
 
     def put(self, host: str, content: str, path: str, *, mode: int = 0o644) -> None:
         """Write a file on a host."""
+
+    def send(self, host: str, file: Path, path: str) -> None:
+        """Copy a file of this machine to a host."""
 
     def facts(self, hosts: Sequence[str], *, fresh: bool) -> Fanned[str, HostFacts]:
         """Return what is true on the hosts, read now or (not `fresh`) since the last change."""
@@ -79,6 +83,10 @@ class Hands:
     def put(self, host: str, content: str, path: str, *, mode: int = 0o644) -> None:
         """Write a file on a host."""
         self.doors.put(host, content, path, mode=mode)
+
+    def send(self, host: str, file: Path, path: str) -> None:
+        """Copy a file of this machine to a host."""
+        self.doors.send(host, file, path)
 
     def kube(self) -> Kube:
         """Return the cluster's API."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from kitlib import checks
 from kitlib.facts import HostFacts
 from kitlib.model import Check
-from kitlib.software import apt
+from kitlib.software import apt, directory
+from kitlib.software.bundle import verify
 from kitlib.software.steps import Step
-from kitlib.stages.base import Action, Context, Plan, Stage
+from kitlib.stages.base import Action, Context, Hands, Plan, Stage
+from kitlib.stages.bundle_source import bundle_fits, bundle_of, images_there, inside
 from kitlib.stages.node_setup import configure_containerd, settings, writes
 from kitlib.stages.package_sources import fetch_key, offers, standing
 
@@ -24,21 +26,34 @@ class Packages(Stage):
         """Return also whether the version can be had, and that no cluster runs on another one."""
         found = super().preconditions(ctx)
         facts = ctx.facts()
-        return [*found, *standing(facts, ctx.params), *offers(ctx, facts)]
+        found += [*standing(facts, ctx.params), *offers(ctx, facts)]
+        return found + bundle_fits(bundle_of(ctx), facts, ctx.params)
 
     def plan(self, ctx: Context) -> Plan:
         """Return the changes; none where every host is prepared and has the wanted packages.
 
         Raises:
-            KitError: The repository's key cannot be had, or is another one.
+            KitError: The repository's key cannot be had, or is another one; or a file of the
+                bundle is not what was bundled.
         """
         params, facts = ctx.params, ctx.facts()
         key = fetch_key(params, "deb") if any(_lacks_key(ctx, f) for f in facts.values()) else ""
+        bundle = bundle_of(ctx)
+        if bundle:
+            verify(bundle)
         actions: list[Action] = []
         for name, here in facts.items():
             actions += settings(name, here, params.swap)
-            actions += [_action(name, step) for step in apt.steps(here, params, key)]
+            if bundle:
+                got = inside(ctx, name, bundle)
+                before = directory.steps_before(here, got, bundle)
+                copied = any(step.sends for step in before)
+                after = directory.steps_after(got, bundle, copied=copied)
+            else:
+                before, after = apt.steps(here, params, key), []
+            actions += [_action(name, step) for step in before]
             actions += configure_containerd(name, here, params.kubernetes_version)
+            actions += [_action(name, step) for step in after]
         version = params.kubernetes_version
         reason = "" if actions else f"every host is ready for Kubernetes {version} and has it"
         return Plan(tuple(actions), reason)
@@ -46,10 +61,12 @@ class Packages(Stage):
     def check(self, ctx: Context) -> list[Check]:
         """Return for each host whether its settings and the packages' versions are as wanted."""
         facts, params = ctx.facts(), ctx.params
+        bundle = bundle_of(ctx)
         return [
             *checks.settings(facts, params),
             *checks.container_runtime(facts, params),
             *checks.packages(facts, params),
+            *(images_there(ctx, bundle) if bundle else ()),
         ]
 
 
@@ -59,6 +76,14 @@ def _lacks_key(ctx: Context, here: HostFacts) -> bool:
 
 
 def _action(name: str, step: Step) -> Action:
-    if step.command is None:
-        return Action(name, step.what, do=writes(name, step.content, step.path))
-    return Action(name, step.what, step.command)
+    if step.command is not None:
+        return Action(name, step.what, step.command)
+    write = writes(name, step.content, step.path)
+
+    def do(hands: Hands) -> None:
+        # The list of checksums is written first: its directory is there then.
+        write(hands)
+        for file, path in step.sends:
+            hands.send(name, file, path)
+
+    return Action(name, step.what, do=do)

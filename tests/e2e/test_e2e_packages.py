@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from kit_help import Kit
 from lab_help import HOSTS
 from mirror import MIRROR, key_server
 
-from kitlib.errors import PreconditionError
+from kitlib.errors import CommandError, ParamsError, PreconditionError
+from kitlib.lab import verbs
 from kitlib.model import Verdict
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -57,3 +60,55 @@ def test_a_version_that_is_not_offered_stops_before_anything_is_touched(clean: K
         f'"kind":"{kind}"' not in (session.journal.path / "journal.jsonl").read_text()
         for kind in ("change", "planned")
     )
+
+
+BARE = (
+    "for i in $(ctr -n k8s.io images ls -q); do ctr -n k8s.io images rm $i; done;"
+    " apt-get purge -y --allow-change-held-packages kubelet kubeadm kubectl kubernetes-cni"
+    " cri-tools containerd runc conntrack ebtables ethtool socat"
+)
+"""Leaves a host with less than the smallest Debian."""
+
+
+def test_a_bundle_and_then_a_build_whose_hosts_have_no_route_out(
+    clean: Kit, tmp_path: Path
+) -> None:
+    clean.stand("packages", first="packages")
+    target = tmp_path / "bundle"
+    made = clean.call("bundle", "{params}", str(target)).passed()
+    assert "emulated" in made.out, "a bundle of the lab must say what it is"
+    check = subprocess.run(
+        ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=target, capture_output=True, text=True
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+    data = json.loads((target / "bundle.json").read_text())
+    packages = {each["name"]: each["version"] for each in data["packages"]}
+    assert {"kubelet", "kubeadm", "kubectl", "kubernetes-cni", "cri-tools", "containerd", "runc",
+            "conntrack", "socat"} <= set(packages)  # fmt: skip
+    assert packages["kubelet"] == "1.22.3-00"
+    images = {each["name"] for each in data["images"]}
+    assert {"k8s.gcr.io/pause:3.5", "k8s.gcr.io/kube-apiserver:v1.22.3"} <= images
+    assert any("flannel" in image for image in images)
+    clean.call("bundle", "{params}", str(target)).failed(2, "not an empty directory")
+
+    clean.everywhere(BARE)
+    for host in HOSTS:
+        verbs.break_(clean.state_dir, "no-route-out", host)
+    with clean.session() as session, pytest.raises(CommandError, match="no route to host"):
+        session.stage("packages")
+
+    given = {"source": "directory", "directory": str(target)}
+    kit = clean.with_params("bundled", packages=given, plugin_source="")
+    kit.stand("verify", first="preflight")
+    with kit.session() as session:
+        assert session.stage("packages").changes == ()
+    left = kit.everywhere("ls -d /var/cache/kubekit* 2>/dev/null || echo nothing")
+    assert set(left.values()) == {"nothing\n"}
+
+    archive = target / data["images"][0]["file"]
+    archive.write_text("damaged")
+    with kit.session() as session, pytest.raises(ParamsError, match=archive.name):
+        session.stage("packages")
+    other = clean.with_params("other", packages=given, plugin_source="", plugin="calico")
+    with other.session() as session, pytest.raises(PreconditionError, match=r"1\.22\.3, calico"):
+        session.stage("packages")

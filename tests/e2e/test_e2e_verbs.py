@@ -27,6 +27,7 @@ VERBS = (
     ("preflight",),
     ("trust",),
     ("plugins",),
+    ("bundle",),
     ("report",),
     ("notebook",),
     ("demo",),

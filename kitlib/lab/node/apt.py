@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kitlib.lab.hostapi import Call, LabHost
+from kitlib.lab.node import apt_files
+from kitlib.lab.node.apt_files import AptError
 from kitlib.lab.node.flags import FlagError, Flags, parse
 from kitlib.lab.node.packages import (
     candidate,
@@ -40,10 +42,6 @@ _SWITCHES = (
     "download-only",
 )
 _SHORT = {"y": "yes", "q": "quiet", "o": "option", "s": "dry-run", "d": "download-only"}
-
-
-class _AptError(Exception):
-    """apt stops with exit status 100; each line goes to stderr behind `E: `."""
 
 
 @dataclass(slots=True)
@@ -95,6 +93,10 @@ async def apt_get(host: LabHost, call: Call) -> int:
         try:
             if verb == "update":
                 return await _update(host, call)
+            if verb == "download":
+                return await apt_files.download(host, call, names)
+            if verb == "install" and _on_empty_status(flags):
+                return await apt_files.simulated(host, call, names)
             if verb == "install":
                 return await _install(host, call, names, flags)
             if verb in ("remove", "purge"):
@@ -102,7 +104,7 @@ async def apt_get(host: LabHost, call: Call) -> int:
             return await _reading(
                 host, call, "0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded."
             )
-        except _AptError as failed:
+        except AptError as failed:
             for line in failed.args:
                 await call.err(f"E: {line}")
             return 100
@@ -111,6 +113,7 @@ async def apt_get(host: LabHost, call: Call) -> int:
 _VERBS = (
     "update",
     "install",
+    "download",
     "remove",
     "purge",
     "autoremove",
@@ -123,9 +126,29 @@ _VERBS = (
 
 async def _update(host: LabHost, call: Call) -> int:
     await host.sleep(1.0)
+    if "no-route-out" in host.faults:
+        await call.out("Err:1 http://10.77.0.1/debian kubernetes InRelease")
+        await call.out("  Could not connect to 10.77.0.1:80 (10.77.0.1). - connect (113: No route)")
+        await call.err(
+            "W: Failed to fetch http://10.77.0.1/debian/dists/kubernetes/InRelease  Could not "
+            "connect to 10.77.0.1:80 (10.77.0.1)."
+        )
+        await call.err(
+            "W: Some index files failed to download. They have been ignored, or old ones used "
+            "instead."
+        )
+        return 0
     await call.out("Hit:1 http://10.77.0.1/debian kubernetes InRelease")
     await call.out("Reading package lists...")
     return 0
+
+
+def _on_empty_status(flags: Flags) -> bool:
+    """Return whether a simulation is asked for as on a system with nothing installed."""
+    simulated = flags.on("dry-run") or flags.on("simulate")
+    return simulated and any(
+        option.startswith("Dir::State::status=") for option in flags.values.get("option", ())
+    )
 
 
 async def _reading(host: LabHost, call: Call, *then: str) -> int:
@@ -144,7 +167,13 @@ async def _reading(host: LabHost, call: Call, *then: str) -> int:
 async def _install(host: LabHost, call: Call, names: list[str], flags: Flags) -> int:
     state = state_of(host)
     await _reading(host, call)
-    plan = _plan_install(host, names)
+    local = apt_files.local(host, names)
+    plan = _plan_install(host, [local.get(name, name) for name in names])
+    given = {each.partition("=")[0] for each in local.values()}
+    if "no-route-out" in host.faults and (lacks := sorted(set(plan.all()) - given)):
+        raise AptError(
+            *(f"Failed to fetch {ARCHIVE.split()[0]}/{name}: no route to host" for name in lacks)
+        )
     for name in plan.newest:
         await call.out(f"{name} is already the newest version ({state.packages[name]}).")
     changes = plan.all()
@@ -164,11 +193,11 @@ async def _install(host: LabHost, call: Call, names: list[str], flags: Flags) ->
         return 0
     yes = flags.on("yes") or flags.on("assume-yes")
     if held and yes and not flags.on("allow-change-held-packages"):
-        raise _AptError(
+        raise AptError(
             "Held packages were changed and -y was used without --allow-change-held-packages."
         )
     if plan.downgrade and yes and not flags.on("allow-downgrades"):
-        raise _AptError("Packages were downgraded and -y was used without --allow-downgrades.")
+        raise AptError("Packages were downgraded and -y was used without --allow-downgrades.")
     if flags.on("dry-run") or flags.on("simulate"):
         for name, version in changes.items():
             await call.out(f"Inst {name} ({version} kubernetes:main [amd64])")
@@ -183,7 +212,7 @@ async def _install(host: LabHost, call: Call, names: list[str], flags: Flags) ->
         await call.out("Do you want to continue? [Y/n] Abort.")
         return 1
     if "disk-full" in host.faults:
-        raise _AptError("You don't have enough free space in /var/cache/apt/archives/.")
+        raise AptError("You don't have enough free space in /var/cache/apt/archives/.")
     await _fetch_and_unpack(host, call, changes)
     return 0
 
@@ -238,17 +267,17 @@ def _plan_install(host: LabHost, names: list[str]) -> _Plan:
     """Return what installing these packages means.
 
     Raises:
-        _AptError: A package or a version is not in the archive.
+        AptError: A package or a version is not in the archive.
     """
     state = state_of(host)
     wanted: dict[str, str] = {}
     for given in names:
         name, _, version = given.partition("=")
         if package(name) is None:
-            raise _AptError(f"Unable to locate package {name}")
+            raise AptError(f"Unable to locate package {name}")
         found = candidate(host, name, version)
         if not found:
-            raise _AptError(f"Version '{version}' for '{name}' was not found")
+            raise AptError(f"Version '{version}' for '{name}' was not found")
         if not version and name in state.packages and not newer(found, state.packages[name]):
             found = state.packages[name]
         wanted[name] = found
@@ -275,7 +304,7 @@ def _add_dependencies(
     """Add what the wanted packages need and the host lacks or has too old.
 
     Raises:
-        _AptError: A dependency was asked for in a version that does not fit.
+        AptError: A dependency was asked for in a version that does not fit.
     """
     queue = list(wanted)
     while queue:
@@ -291,7 +320,7 @@ def _add_dependencies(
                 needed == "kubernetes-cni" and minor >= 28 and newer("1.2.0", have)
             ):
                 if needed in exact:
-                    raise _AptError("Unable to correct problems, you have held broken packages.")
+                    raise AptError("Unable to correct problems, you have held broken packages.")
                 wanted[needed] = fits
                 queue.append(needed)
 
@@ -302,7 +331,7 @@ async def _remove(host: LabHost, call: Call, names: list[str], flags: Flags, pur
     gone: set[str] = set()
     for name in names:
         if package(name) is None and name not in state.packages:
-            raise _AptError(f"Unable to locate package {name}")
+            raise AptError(f"Unable to locate package {name}")
         if name not in state.packages and not (purge and name in state.removed):
             await call.out(f"Package '{name}' is not installed, so not removed")
         else:
@@ -328,7 +357,7 @@ async def _remove(host: LabHost, call: Call, names: list[str], flags: Flags, pur
         return 0
     yes = flags.on("yes") or flags.on("assume-yes")
     if held and yes and not flags.on("allow-change-held-packages"):
-        raise _AptError(
+        raise AptError(
             "Held packages were changed and -y was used without --allow-change-held-packages."
         )
     if not yes and (await call.read_stdin()).strip().lower() not in ("y", "yes"):

@@ -103,6 +103,8 @@ def _fill(layout: str, state: NodeState, name: str) -> str:
         "db:Status-Abbrev": {"hold": "hi ", "deinstall": "rc "}.get(status.split()[0], "ii "),
         "db:Status-Status": status.split()[-1],
         "Architecture": "amd64",
+        "Priority": "optional",
+        "Essential": "no",
         "binary:Summary": _summary(name),
     }
 

@@ -151,7 +151,9 @@ def image_problem(run: Run, image: str) -> str:
     known = registry in ("k8s.gcr.io", "registry.k8s.io", "docker.io", "quay.io", "ghcr.io")
     reach = f'failed to resolve reference "{image}": failed to do request: '
     head = f'Head "https://{registry}/v2/{path}/manifests/{tag}": '
-    if "image-pull-fails" in run.host.faults:
+    if "no-route-out" in run.host.faults:
+        why, code = f"{reach}{head}dial tcp: lookup {registry}: no such host", "Unknown"
+    elif "image-pull-fails" in run.host.faults:
         address = "10.77.0.1"
         why = f"{reach}{head}dial tcp {address}:443: connect: connection refused"
         code = "Unknown"

@@ -231,6 +231,7 @@ async def install_files(host: LabHost, name: str, version: str) -> None:
         host.install_command("crictl")
     elif name == "containerd" and fresh:
         host.install_command("containerd")
+        host.install_command("ctr")
         containerd.write_package_config(host)
         await services.add_containerd(host)
     if name == "kubelet":
@@ -259,6 +260,7 @@ async def remove_files(host: LabHost, name: str, *, purge: bool) -> None:
         await services.stop(host, "containerd")
         state.services.pop("containerd")
         host.remove_command("containerd")
+        host.remove_command("ctr")
         if purge:
             shutil.rmtree(state.path("/etc/containerd"), ignore_errors=True)
     if name in ("kubelet", "kubeadm", "kubectl"):

@@ -345,7 +345,7 @@ class PodWorker:
             await self._event("Normal", "Pulling", f'Pulling image "{image}"', name)
             started = time.monotonic()
             await self.node.host.sleep(0.03 if present else 0.45)
-            if "image-pull-fails" not in self.node.host.faults:
+            if not {"image-pull-fails", "no-route-out"} & self.node.host.faults:
                 break
             why = (
                 f'rpc error: code = Unknown desc = failed to pull and unpack image "{image}": '
