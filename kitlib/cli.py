@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -167,6 +167,25 @@ def preflight(
 
 
 @app.command()
+def hosts(params: ParamsArg) -> None:
+    """Show what is found on each host; nothing is changed, and no run is recorded.
+
+    A host that cannot be read has its line all the same, with the reason; the exit code is then 4.
+    """
+    from kitlib.params import load
+    from kitlib.roster import COLUMNS, take_roster
+    from kitlib.session import find_params
+
+    ask = _ask_password if sys.stdin.isatty() else None
+    roster = take_roster(load(find_params(params)), ask=ask)
+    table = Table(*COLUMNS)
+    for row in roster.rows:
+        table.add_row(*row)
+    _show(table)
+    roster.raise_first()
+
+
+@app.command()
 def trust(
     params: ParamsArg,
     yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
@@ -174,43 +193,34 @@ def trust(
     """Show the hosts' SSH keys, and remember those that you accept.
 
     Compare each fingerprint with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on
-    the host itself. A key that differs from the remembered one is never replaced here.
+    the host itself. Jump hosts come first. A key that differs from the remembered one is never
+    replaced here.
     """
     from kitlib.params import load
-    from kitlib.session import DEFAULT_KNOWN_HOSTS, find_params
-    from kitlib.ssh import fetch_host_key, known_keys
+    from kitlib.session import find_params
+    from kitlib.trust import trust as trust_hosts
 
-    loaded = load(find_params(params))
-    file = loaded.ssh.known_hosts or DEFAULT_KNOWN_HOSTS
-    fresh = []
-    table = Table("host", "address", "key", "fingerprint", "state")
-    for host in loaded.hosts:
-        key = fetch_host_key(host, timeout=loaded.ssh.connect_timeout)
-        known = known_keys(file, host)
-        state = "known" if key.blob in known else "CHANGED" if known else "new"
-        if state == "new":
-            fresh.append(key)
-        table.add_row(host.name, f"{host.address}:{host.port}", key.kind, key.fingerprint, state)
-        if state == "CHANGED":
-            _show(table)
-            raise ParamsError(
-                f"{host.name}: its key differs from the one in {file}",
-                remedy="find out why; if the host was reinstalled, remove its line there first",
-            )
-    _show(table)
-    if not fresh:
-        out().print(f"Nothing new; the known keys are in {file}.")
-        return
-    if not yes:
+    def show(found: Sequence[Any]) -> None:
+        table = Table("host", "address", "key", "fingerprint", "state")
+        for each in found:
+            key = (each.key.kind, each.key.fingerprint) if each.key else ("", "")
+            table.add_row(each.name, each.address, *key, each.state)
+        _show(table)
+
+    def accept(count: int, file: Path) -> bool:
+        if yes:
+            return True
         if not sys.stdin.isatty():
             raise ParamsError(
                 "trust: no terminal to ask on", remedy="compare the fingerprints, then use --yes"
             )
-        typer.confirm(f"Remember {len(fresh)} new key(s) in {file}?", abort=True)
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with file.open("a") as handle:
-        handle.writelines(f"{key.line}\n" for key in fresh)
-    out().print(f"{len(fresh)} key(s) remembered in {file}.")
+        return typer.confirm(f"Remember {count} new key(s) in {file}?", abort=True)
+
+    count, file = trust_hosts(load(find_params(params)), show=show, accept=accept)
+    if count:
+        out().print(f"{count} key(s) remembered in {file}.")
+    else:
+        out().print(f"Nothing new; the known keys are in {file}.")
 
 
 @app.command()
@@ -515,7 +525,11 @@ def _build(
 def _unlock(session: Any) -> None:
     """Ask for sudo's password where a host wants one and there is a terminal to ask on."""
     if sys.stdin.isatty():
-        session.unlock(lambda: getpass.getpass("sudo's password on the hosts: "))
+        session.unlock(_ask_password)
+
+
+def _ask_password() -> str:
+    return getpass.getpass("sudo's password on the hosts: ")
 
 
 def _where(run_dir: Path) -> None:
@@ -546,7 +560,7 @@ def _lab(params: Path) -> tuple[Any, Path]:
     address = urlsplit(loaded.plugin_source)
     spec = build_spec(
         loaded.cluster,
-        [(host.name, host.role.value, host.port) for host in loaded.hosts],
+        [(host.name, host.role.value, host.port or 22) for host in loaded.hosts],
         manifest_port=(address.port if address.hostname else None) or MANIFEST_PORT,
     )
     return spec, loaded.source.parent.parent / ".lab"

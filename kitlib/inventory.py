@@ -14,7 +14,7 @@ from kitlib.errors import ParamsError
 if TYPE_CHECKING:
     from kitlib.params import Params
 
-__all__ = ["Host", "Inventory", "Role"]
+__all__ = ["Host", "Inventory", "Role", "Taint"]
 
 
 class Role(StrEnum):
@@ -25,28 +25,60 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Taint:
+    """A taint for a Node, as Kubernetes writes it: `key=value:Effect`, or `key:Effect`.
+
+    Attributes:
+        key: Its key, with a prefix or without.
+        value: Its value; may be empty.
+        effect: NoSchedule, PreferNoSchedule or NoExecute.
+    """
+
+    key: str
+    value: str
+    effect: str
+
+    @classmethod
+    def parse(cls, text: str) -> Taint:
+        """Return the taint that a validated text states."""
+        pair, _, effect = text.partition(":")
+        key, _, value = pair.partition("=")
+        return cls(key, value, effect)
+
+    def __str__(self) -> str:
+        """Return it as Kubernetes writes it."""
+        return (
+            f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """One host of the cluster.
 
     Attributes:
         name: The host's name, and its Node's.
-        address: The name or IP address that SSH connects to.
-        port: The SSH port.
+        address: What SSH connects to: a name, an IP address, or a Host of the SSH configuration.
+        port: The SSH port; 0 leaves it to the SSH configuration, or else is 22.
         role: Control plane or worker.
-        user: The user that SSH logs in as.
+        user: The user that SSH logs in as; empty leaves it to the SSH configuration, or else root.
         identity_file: The private key; None leaves the choice to SSH's own defaults.
         labels: Labels for the Node.
+        taints: Taints for the Node.
+        groups: The groups that it is in.
         node_address: The IP address that the other hosts reach it at (the Node's InternalIP).
     """
 
     name: str
     address: str
-    port: int = 22
+    port: int = 0
     role: Role = Role.WORKER
-    user: str = "root"
+    user: str = ""
     identity_file: Path | None = None
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     node_address: str = ""
+    taints: tuple[Taint, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def is_control_plane(self) -> bool:
@@ -85,6 +117,10 @@ class Inventory:
     def names(self) -> tuple[str, ...]:
         """The hosts' names."""
         return tuple(host.name for host in self.hosts)
+
+    def group(self, name: str) -> tuple[Host, ...]:
+        """Return the hosts of a group, in inventory order; none where no host is in it."""
+        return tuple(host for host in self.hosts if name in host.groups)
 
     def select(
         self, *, role: Role | str | None = None, names: Iterable[str] | None = None

@@ -22,10 +22,9 @@ import yaml
 
 from kitlib import __version__
 from kitlib import facts as host_facts
-from kitlib.become import Sudo, read_password
-from kitlib.command import Cmd, Secret
+from kitlib.command import Cmd
 from kitlib.durable import Durable
-from kitlib.errors import ApiError, BecomeError, Interrupted, KitError, ParamsError
+from kitlib.errors import ApiError, Interrupted, KitError, ParamsError
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Inventory
@@ -34,6 +33,7 @@ from kitlib.kube import Kube
 from kitlib.model import CommandResult, Outcome, Verdict
 from kitlib.params import Params, load
 from kitlib.plugins import get as get_plugin
+from kitlib.reach import open_ssh, open_sudo, unlock
 from kitlib.recorder import Recorder, write_once
 from kitlib.retry import Deadline
 from kitlib.runlock import Owner, RunLock
@@ -53,7 +53,6 @@ __all__ = ["Session", "find_params"]
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
 NO_CLUSTER = "NoCluster"
 """The reason of an ApiError where no control plane was ever made: waiting does not help."""
-DEFAULT_KNOWN_HOSTS = Path("~/.ssh/known_hosts").expanduser()
 JOINABLE = timedelta(hours=12)
 """A run begun by hand is continued by the next notebook for that long."""
 
@@ -149,8 +148,7 @@ class Session:
         self._kube_lock = threading.Lock()
         self._facts: dict[str, HostFacts] = {}
         self._provenance_known = False
-        if self._sudo and self._sudo.password:
-            journal.forget(self._sudo.password.value)
+        self._mask_password()
         self._durable = Durable(
             self._ssh,
             command_timeout=params.timeouts.command,
@@ -258,19 +256,8 @@ class Session:
         Raises:
             BecomeError: A host refuses the password, or refuses root for another reason.
         """
-        if self._sudo is None or self._sudo.password is not None:
-            return
-        true = Cmd.of("true")
-        fanned = fan_out(lambda name: self._ssh.run(name, true), self.inventory.names)
-        wanting = [
-            name
-            for name, error in fanned.errors.items()
-            if isinstance(error, BecomeError) and error.password_wanted
-        ]
-        if wanting:  # whatever else went wrong is the stages' to report
-            self._sudo.password = Secret(ask())
-            self.journal.forget(self._sudo.password.value)
-            fan_out(lambda name: self._ssh.run(name, true), wanting).raise_first()
+        unlock(self.params, self._ssh, self._sudo, ask)
+        self._mask_password()
 
     @property
     def kernel_environment(self) -> Mapping[str, str]:
@@ -468,14 +455,12 @@ class Session:
     def _gather(self, name: str) -> HostFacts:
         return host_facts.gather(name, lambda cmd: self.run(name, cmd))
 
+    def _mask_password(self) -> None:
+        if self._sudo and self._sudo.password:
+            self.journal.forget(self._sudo.password.value)
+
     def _new_ssh(self) -> Ssh:
-        return Ssh(
-            {host.name: host for host in self.inventory},
-            known_hosts=self.params.ssh.known_hosts or DEFAULT_KNOWN_HOSTS,
-            connect_timeout=self.params.ssh.connect_timeout,
-            command_timeout=self.params.timeouts.command,
-            sudo=self._sudo,
-        )
+        return open_ssh(self.params, self._sudo)
 
     def _new_recorder(self, control_plane: str) -> Recorder:
         ssh = self._new_ssh()
@@ -487,19 +472,6 @@ class Session:
             ssh.disconnect()
 
         return Recorder(self.journal, link.open, disconnect)
-
-
-def open_sudo(params: Params) -> Sudo | None:
-    """Return how the parameters' hosts become root; None where the login is root's.
-
-    Raises:
-        ParamsError: The password's file is not as it must be.
-    """
-    ssh = params.ssh
-    if ssh.become == "none":
-        return None
-    password = read_password(ssh.become_password_env, ssh.become_password_file)
-    return Sudo(password, variable=ssh.become_password_env)
 
 
 def _provenance(release: str) -> dict[str, object]:

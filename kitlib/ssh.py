@@ -1,7 +1,6 @@
-"""The door to the hosts: commands, files and forwards over SSH. The sole importer of fabric.
+"""The door to the hosts: commands, files and forwards over SSH.
 
-fabric by itself accepts every host key and reads standard input; here every connection, hops
-included, has known_hosts and a reject policy, and nothing is ever read from the terminal.
+fabric by itself reads standard input; here nothing is ever read from the terminal.
 """
 
 from __future__ import annotations
@@ -15,56 +14,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import paramiko
-from fabric import Config, Connection
+from fabric import Connection
 from fabric.runners import Remote, Result
 from invoke.exceptions import CommandTimedOut
-from paramiko.ssh_exception import (
-    AuthenticationException,
-    BadHostKeyException,
-    NoValidConnectionsError,
-    SSHException,
-)
+from paramiko.ssh_exception import SSHException
 
 from kitlib.become import PROOF, Sudo, judge
 from kitlib.command import Cmd, script
-from kitlib.errors import CommandError, ConnectError, HostKeyError, HostLoginError
+from kitlib.dial import KEEPALIVE, Dialler, Target, close, where
+from kitlib.errors import CommandError, ConnectError, HostLoginError
 from kitlib.model import CommandResult
 from kitlib.retry import retry_transient
 
-__all__ = ["HostKey", "Ssh", "Target", "fetch_host_key", "known_keys"]
+__all__ = ["Ssh", "Target"]
 
 # paramiko reports every refused channel on standard error; here they are errors with a message.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-KEEPALIVE = 15
-"""Seconds between keep-alive packets: a dead peer is noticed within about a minute."""
-
-
-class Target(Protocol):
-    """What this module needs to know about a host (kitlib.inventory.Host has it)."""
-
-    @property
-    def name(self) -> str:
-        """The host's name in the inventory."""
-
-    @property
-    def address(self) -> str:
-        """Where its SSH server is."""
-
-    @property
-    def port(self) -> int:
-        """The SSH server's port."""
-
-    @property
-    def user(self) -> str:
-        """The login name."""
-
-    @property
-    def identity_file(self) -> Path | None:
-        """The private key to log in with; None lets the agent and the usual keys try."""
 
 
 _Write = Callable[[paramiko.SFTPClient, str], object]
@@ -77,7 +45,9 @@ class Ssh:
     Args:
         targets: The hosts by name.
         known_hosts: The file with the accepted host keys; it need not exist.
+        config: The SSH configuration to read; None reads the usual ones.
         connect_timeout: Seconds for one connection attempt.
+        keepalive: Seconds between keep-alive packets.
         command_timeout: Seconds for a command that names no timeout of its own.
         sudo: How a login that is not root's becomes root; None runs everything as the login does.
 
@@ -89,13 +59,14 @@ class Ssh:
         targets: Mapping[str, Target],
         *,
         known_hosts: Path,
+        config: Path | None = None,
         connect_timeout: float = 10,
+        keepalive: float = KEEPALIVE,
         command_timeout: float = 300,
         sudo: Sudo | None = None,
     ) -> None:
         self._targets = targets
-        self._known_hosts = known_hosts
-        self._connect_timeout = connect_timeout
+        self._dialler = Dialler(known_hosts, config, connect_timeout, keepalive)
         self._command_timeout = command_timeout
         self._sudo = sudo
         self._open: dict[str, Connection] = {}
@@ -117,7 +88,7 @@ class Ssh:
     def disconnect(self) -> None:
         """Close every connection; the next command opens a new one."""
         for connection in list(self._open.values()):
-            _close(connection)
+            close(connection)
         self._open.clear()
 
     def run(self, name: str, cmd: Cmd) -> CommandResult:
@@ -295,43 +266,10 @@ class Ssh:
         with self._locks[name]:
             connection = self._open.pop(name, None)
         if connection is not None:
-            _close(connection)
+            close(connection)
 
     def _connect(self, target: Target) -> Connection:
-        arguments: dict[str, Any] = {"banner_timeout": 30, "auth_timeout": 30}
-        if target.identity_file is not None:
-            if not target.identity_file.is_file():
-                raise HostLoginError(
-                    f"{target.name}: no such private key: {target.identity_file}",
-                    remedy="name an existing key as ssh.identity_file in the parameters",
-                )
-            arguments |= {
-                "key_filename": str(target.identity_file),
-                "look_for_keys": False,
-                "allow_agent": False,
-            }
-        connection = Connection(
-            target.address,
-            user=target.user,
-            port=target.port,
-            connect_timeout=self._connect_timeout,
-            connect_kwargs=arguments,
-            config=Config(lazy=False),
-        )
-        for hop in _hops(connection):
-            if self._known_hosts.is_file():
-                hop.client.load_host_keys(str(self._known_hosts))
-            hop.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        try:
-            connection.open()
-        except Exception as error:
-            _close(connection)
-            raise self._refusal(target, error) from error
-        transport = connection.transport
-        transport.set_keepalive(KEEPALIVE)
-        if isinstance(transport.sock, socket.socket):
-            # Without it a short command waits for Nagle's algorithm (about 4 times as long).
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self._dialler.open(target)
         self._prove_root(target, connection)
         return connection
 
@@ -345,44 +283,15 @@ class Ssh:
         sudo = self._sudo_of(connection)
         if sudo is None:
             return
-        where = f"{target.name} ({target.user}@{target.address}:{target.port})"
+        place = where(target.name, connection)
         try:
             done = _run(connection, sudo.line(PROOF, plain_words=True), 60, feed=sudo.feed)
         except (CommandTimedOut, SSHException, OSError, EOFError) as error:
-            _close(connection)
-            raise ConnectError(f"{where}: sudo did not answer: {error}") from error
-        if refusal := judge(where, sudo, done.exited, done.stdout, done.stderr):
-            _close(connection)
+            close(connection)
+            raise ConnectError(f"{place}: sudo did not answer: {error}") from error
+        if refusal := judge(place, sudo, done.exited, done.stdout, done.stderr):
+            close(connection)
             raise refusal
-
-    def _refusal(self, target: Target, error: Exception) -> Exception:
-        where = f"{target.name} ({target.user}@{target.address}:{target.port})"
-        if isinstance(error, BadHostKeyException):
-            return HostKeyError(
-                f"{where}: the host key has changed: expected "
-                f"{error.expected_key.fingerprint}, got {error.key.fingerprint}",
-                remedy="if the host was reinstalled, remove its line from "
-                f"{self._known_hosts} and run `kit trust`; otherwise somebody is in between",
-            )
-        if isinstance(error, AuthenticationException):
-            return HostLoginError(
-                f"{where}: the login was refused: {error}",
-                remedy="check ssh.user and ssh.identity_file in the parameters",
-            )
-        if isinstance(error, SSHException) and "not found in known_hosts" in str(error):
-            return HostKeyError(
-                f"{where}: the host key is unknown",
-                remedy=f"look at it and accept it with `kit trust` (kept in {self._known_hosts})",
-            )
-        reason = (
-            "; ".join(sorted({str(e) for e in error.errors.values()}))
-            if isinstance(error, NoValidConnectionsError)
-            else str(error) or type(error).__name__
-        )
-        return ConnectError(
-            f"{where}: cannot connect: {reason}",
-            remedy="check that the host is up, the address and port are right and SSH runs",
-        )
 
 
 class _Remote(Remote):  # type: ignore[misc]  # fabric is untyped
@@ -406,54 +315,6 @@ class _Remote(Remote):  # type: ignore[misc]  # fabric is untyped
             super().kill()
 
 
-class HostKey:
-    """A host's public key as its server shows it.
-
-    Attributes:
-        line: The known_hosts line.
-        blob: The key itself.
-        kind: Its type, `ssh-ed25519`.
-        fingerprint: `SHA256:...`, as ssh-keygen prints it.
-    """
-
-    def __init__(self, address: str, port: int, key: paramiko.PKey) -> None:
-        where = address if port == 22 else f"[{address}]:{port}"
-        self.line = f"{where} {key.get_name()} {key.get_base64()}"
-        self.blob = key.asbytes()
-        self.fingerprint = key.fingerprint
-        self.kind = key.get_name()
-
-
-def fetch_host_key(target: Target, *, timeout: float = 10) -> HostKey:
-    """Return the key that the host's SSH server shows now, without logging in.
-
-    Raises:
-        ConnectError: The host cannot be reached or does not speak SSH.
-    """
-    try:
-        with socket.create_connection((target.address, target.port), timeout=timeout) as sock:
-            transport = paramiko.Transport(sock)
-            try:
-                transport.start_client(timeout=timeout)
-                return HostKey(target.address, target.port, transport.get_remote_server_key())
-            finally:
-                transport.close()
-    except (OSError, SSHException, EOFError) as error:
-        raise ConnectError(
-            f"{target.name} ({target.address}:{target.port}): cannot read its host key: {error}",
-            remedy="check that the host is up and SSH runs",
-        ) from error
-
-
-def known_keys(file: Path, target: Target) -> set[bytes]:
-    """Return the keys that a known_hosts file has for a host; empty without such a file."""
-    if not file.is_file():
-        return set()
-    name = target.address if target.port == 22 else f"[{target.address}]:{target.port}"
-    found = paramiko.HostKeys(str(file)).lookup(name) or {}
-    return {key.asbytes() for key in found.values()}
-
-
 _PRIVATE_FILE = "mktemp /tmp/kit.XXXXXXXXXXXX"
 """Makes an empty file that its owner alone may use, and prints its name."""
 
@@ -473,20 +334,6 @@ def _run(connection: Connection, line: str, limit: float, *, feed: str = "") -> 
     runner = _Remote(connection, inline_env=True)
     runner.feed = feed
     return runner.run(line, hide=True, warn=True, in_stream=False, pty=False, timeout=limit)
-
-
-def _hops(connection: Connection) -> Iterator[Connection]:
-    """Yield the connection and those that it goes through (ProxyJump), the nearest last."""
-    hop: Any = connection
-    while isinstance(hop, Connection):
-        yield hop
-        hop = hop.gateway
-
-
-def _close(connection: Connection) -> None:
-    """Close a connection and its hops; fabric leaves the hops open."""
-    for hop in _hops(connection):
-        hop.close()
 
 
 def _endless(name: str, cmd: Cmd, limit: float) -> CommandError:

@@ -85,7 +85,8 @@ class Server:
     """An SSH server in this process that runs commands with the local shell.
 
     Attributes:
-        identity: The private key that may log in.
+        identity: The file of the private key that may log in.
+        key: That key.
         host_key: The server's key.
         logins: How many logins were tried.
         commands: What was asked to run.
@@ -94,6 +95,7 @@ class Server:
     """
 
     directory: Path
+    address: str = "127.0.0.1"
     port: int = 0
     logins: int = 0
     commands: list[str] = field(default_factory=list)
@@ -104,9 +106,8 @@ class Server:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.identity = self.directory / "id"
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
-        self._allowed = asyncssh.import_authorized_keys(
-            write_key(self.identity).export_public_key().decode()
-        )
+        self.key = write_key(self.identity)
+        self._allowed = asyncssh.import_authorized_keys(self.key.export_public_key().decode())
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._listener: asyncssh.SSHAcceptor | None = None
@@ -138,7 +139,7 @@ class Server:
 
     async def _listen(self) -> None:
         self._listener = await asyncssh.listen(
-            "127.0.0.1",
+            self.address,
             0,
             server_host_keys=[self.host_key],
             server_factory=lambda: _Connection(self),

@@ -12,6 +12,7 @@ import yaml
 
 from kitlib import plugins
 from kitlib.errors import ParamsError
+from kitlib.inventory import Inventory
 from kitlib.params import Params, load
 from kitlib.params.schema import Sheet
 
@@ -59,7 +60,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert [host.name for host in params.workers] == ["w1"]
     assert params.runs == tmp_path / "runs"
     assert params.ssh.known_hosts == Path.home() / ".ssh/known_hosts"
-    assert params.hosts[0].port == 22
+    assert (params.hosts[0].port, params.hosts[0].user) == (0, ""), "left to SSH"
     assert params.hosts[0].node_address == "192.0.2.1"
     assert params.timeouts.join == 420
     assert params.source == tmp_path / "params/x.yaml"
@@ -219,7 +220,7 @@ def test_one_wrong_value(tmp_path: Path, changes: dict[str, Any], part: str) -> 
         ({"port": "22"}, "a whole number"),
         ({"port": 70000}, "less than or equal to 65535"),
         ({"name": "W1"}, "a host name"),
-        ({"address": "-oProxyCommand=x"}, "an IP address or a DNS name"),
+        ({"address": "-oProxyCommand=x"}, "an IP address, a DNS name"),
         ({"node_address": "w1"}, "an IPv4 address"),
         ({"labels": {"disk": True}}, "hosts[1].labels.disk"),
     ],
@@ -311,3 +312,123 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_every_plugin_of_the_catalogue_loads(tmp_path: Path, name: str) -> None:
     params = load(good(tmp_path, plugin=name))
     assert not params.effective_pod_cidr.overlaps(params.service_cidr)
+
+
+# --- What hosts inherit ----------------------------------------------------------------------
+
+
+def inheriting(tmp_path: Path, **changes: Any) -> Path:
+    hosts = [
+        {"name": "cp", "address": "192.0.2.1", "role": "control_plane", "group": "rack-1"},
+        {"name": "w1", "address": "192.0.2.2", "group": ["gpu", "rack-1"], "port": 2200},
+        {"name": "w2", "address": "192.0.2.3"},
+    ]
+    values = {
+        "defaults": {
+            "role": "worker",
+            "user": "ops",
+            "labels": {"site": "north", "disk": "hdd"},
+            "taints": ["site=north:NoSchedule"],
+        },
+        "groups": {
+            "rack-1": {"port": 2222, "user": "rack", "labels": {"rack": "1", "disk": "ssd"}},
+            "gpu": {"user": "gpu", "taints": ["gpu=yes:NoExecute", "site=any:NoSchedule"]},
+        },
+        "hosts": hosts,
+        "ssh": {"user": "root"},
+    }
+    return good(tmp_path, **{**values, **changes})
+
+
+def test_a_host_goes_before_its_groups_and_those_before_defaults(tmp_path: Path) -> None:
+    params = load(inheriting(tmp_path))
+    cp, w1, w2 = params.hosts
+    assert (cp.user, cp.port, cp.role.value) == ("rack", 2222, "control_plane")
+    assert (w1.user, w1.port, w1.role.value) == ("gpu", 2200, "worker"), "its first group, itself"
+    assert (w2.user, w2.port) == ("ops", 0)
+    assert w1.labels == {"site": "north", "disk": "ssd", "rack": "1"}
+    assert w2.labels == {"site": "north", "disk": "hdd"}
+    assert [str(taint) for taint in w1.taints] == ["site=any:NoSchedule", "gpu=yes:NoExecute"]
+    assert [str(taint) for taint in w2.taints] == ["site=north:NoSchedule"]
+    inventory = Inventory.from_params(params)
+    assert [host.name for host in inventory.group("rack-1")] == ["cp", "w1"]
+    assert inventory.group("none") == ()
+
+
+def test_inherited_values_are_recorded_where_they_hold(tmp_path: Path) -> None:
+    import json
+
+    masked = load(inheriting(tmp_path)).masked()
+    assert json.loads(json.dumps(masked)) == masked
+    assert masked["hosts"][1]["user"] == "gpu"
+    assert masked["hosts"][1]["group"] == ["gpu", "rack-1"]
+    assert masked["groups"]["rack-1"]["port"] == 2222
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"groups": {"rack-2": {}, "gpu": {}}}, "hosts[0].group: 'rack-1': unknown group, known"),
+        ({"groups": {"rack-1": {"adress": "x"}, "gpu": {}}}, "groups.rack-1.adress: 'x': unknown"),
+        ({"groups": {"rack-1": {"name": "x"}, "gpu": {}}}, "groups.rack-1.name: 'x': unknown key"),
+        ({"groups": {"rack-1": {"usr": "x"}, "gpu": {}}}, "did you mean 'user'?"),
+        ({"defaults": {"role": "member"}}, "defaults.role: 'member': control_plane or worker"),
+        ({"defaults": {"prot": 22}}, "did you mean 'port'?"),
+        ({"defaults": {"role": ""}}, "hosts[1].role: '': required: control_plane or worker, here"),
+        ({"groups": ["rack-1", "gpu"]}, "groups: a list: a mapping"),
+    ],
+)
+def test_one_wrong_inheritance(tmp_path: Path, changes: dict[str, Any], part: str) -> None:
+    found = problems(inheriting(tmp_path, **changes))
+    assert any(part in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"group": 7}, "hosts[1].group: 7: the name of a group, or a list of names"),
+        ({"group": [True]}, "the name of a group, or a list of names"),
+        ({"labels": {"-x": "1"}}, "the label '-x=1': a name of letters"),
+        ({"labels": {"a b": "1"}}, "a name of letters"),
+        ({"labels": {"Example.com/x": "1"}}, "before the '/'"),
+        ({"labels": {"/x": "1"}}, "before the '/'"),
+        ({"labels": {"x": "a b"}}, "a value of letters"),
+        ({"labels": {"x": "v" * 64}}, "at most 63"),
+        ({"taints": ["gpu"]}, "key=value:Effect or key:Effect"),
+        ({"taints": ["gpu=yes:Never"]}, "NoSchedule, PreferNoSchedule, NoExecute"),
+        ({"taints": ["=yes:NoSchedule"]}, "a name of letters"),
+        ({"taints": ["gpu=a b:NoSchedule"]}, "a value of letters"),
+        ({"taints": "gpu:NoSchedule"}, "hosts[1].taints: 'gpu:NoSchedule': a list"),
+        ({"address": "fd00::7"}, "an IPv6 address: state the host's IPv4 address"),
+        ({"address": "fd00:::7", "node_address": "192.0.2.7"}, "an IP address, a DNS name"),
+    ],
+)
+def test_one_wrong_value_of_a_host(tmp_path: Path, change: dict[str, Any], part: str) -> None:
+    hosts = [GOOD["hosts"][0], {**GOOD["hosts"][1], **change}]
+    found = problems(good(tmp_path, hosts=hosts))
+    assert any(part in each for each in found), found
+
+
+def test_kubernetes_forms_of_labels_and_taints_load(tmp_path: Path) -> None:
+    labels = {"node-role.kubernetes.io/worker": "", "example.com/A_b.c": "v1.2_X", "x": "1"}
+    taints = ["node.kubernetes.io/x:NoSchedule", "a=:NoExecute", "b=c:PreferNoSchedule"]
+    hosts = [GOOD["hosts"][0], {**GOOD["hosts"][1], "labels": labels, "taints": taints}]
+    host = load(good(tmp_path, hosts=hosts)).hosts[1]
+    assert host.labels == labels
+    assert [(t.key, t.value, t.effect) for t in host.taints] == [
+        ("node.kubernetes.io/x", "", "NoSchedule"),
+        ("a", "", "NoExecute"),
+        ("b", "c", "PreferNoSchedule"),
+    ]
+
+
+@pytest.mark.parametrize("address", ["fd00::7", "::1", "fe80::1%eth0", "my_alias", "n-1.example"])
+def test_addresses_that_ssh_takes(tmp_path: Path, address: str) -> None:
+    host = {**GOOD["hosts"][1], "address": address, "node_address": "192.0.2.7"}
+    assert load(good(tmp_path, hosts=[GOOD["hosts"][0], host])).hosts[1].address == address
+
+
+def test_an_ssh_configuration_must_be_there(tmp_path: Path) -> None:
+    assert "ssh.config: 'nosuch': no such file" in only(good(tmp_path, ssh={"config": "nosuch"}))
+    assert load(good(tmp_path, ssh={"config": "/dev/null"})).ssh.config == Path("/dev/null")
+    assert load(good(tmp_path)).ssh.config is None

@@ -14,7 +14,8 @@ from sshkit import Door, Server, echo_server, known_hosts, ssh_to, write_key
 
 from kitlib.command import Cmd, Secret, script
 from kitlib.errors import CommandError, ConnectError, HostKeyError, HostLoginError
-from kitlib.ssh import Ssh, _Remote, fetch_host_key, known_keys
+from kitlib.hostkeys import fetch_host_key, known_keys
+from kitlib.ssh import Ssh, _Remote
 
 
 @pytest.fixture
@@ -326,10 +327,10 @@ def test_a_host_key_is_read_without_logging_in_and_compared(server, known, tmp_p
     key = fetch_host_key(door)
     assert key.fingerprint == server.host_key.get_fingerprint()
     assert key.kind == "ssh-ed25519"
-    assert key.blob in known_keys(known, door)
+    assert key.blob in known_keys(known, door.address, door.port)
     assert server.logins == 0
     fresh = tmp_path / "fresh"
-    assert known_keys(fresh, door) == set()
+    assert known_keys(fresh, door.address, door.port) == set()
     fresh.write_text(f"{key.line}\n")
     with ssh_to(server, fresh) as ssh:
         assert ssh.run("worker-1", Cmd.of("true")).ok, "the line is what known_hosts wants"

@@ -19,7 +19,8 @@ from sshkit import Door, echo_server, host_line, write_key
 from kitlib.command import Cmd, Secret, script
 from kitlib.durable import Durable
 from kitlib.errors import ConnectError, HostKeyError, HostLoginError
-from kitlib.ssh import Ssh, fetch_host_key
+from kitlib.hostkeys import fetch_host_key
+from kitlib.ssh import Ssh
 
 pytestmark = NEEDS_SSHD
 

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from kitlib import plugins
 from kitlib.errors import ParamsError, Problem
-from kitlib.inventory import Host, Role
+from kitlib.inventory import Host, Role, Taint
+from kitlib.params.inherit import with_inherited
 from kitlib.params.notebook import check_notebook_parameters
 from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
 from kitlib.params.rules import absolute, cross_checks, is_address
-from kitlib.params.schema import Probe, Sheet, Ssh, Timeouts, rule_of
+from kitlib.params.schema import HostEntry, Probe, Sheet, Ssh, Timeouts, rule_of
 from kitlib.params.software import Packages
 
 __all__ = ["Packages", "Params", "Probe", "Ssh", "Timeouts", "check_notebook_parameters", "load"]
@@ -43,7 +44,9 @@ class Params:
         pod_cidr: The pod CIDR where the file states one; see `effective_pod_cidr`.
         service_cidr: The Service CIDR.
         confirm_reset: Which living cluster may be destroyed: `sha256:<CA hash>`, a name, or empty.
-        hosts: The hosts, in the file's order.
+        defaults: What every host inherits, as the file has it.
+        groups: Group -> what its hosts inherit, as the file has it.
+        hosts: The hosts, in the file's order, with what they inherit.
         ssh: How hosts are reached.
         probe: How latency is measured.
         timeouts: How long each kind of wait may take, in seconds.
@@ -61,6 +64,8 @@ class Params:
     pod_cidr: IPv4Network | None
     service_cidr: IPv4Network
     confirm_reset: str
+    defaults: Mapping[str, Any]
+    groups: Mapping[str, Mapping[str, Any]]
     hosts: tuple[Host, ...]
     ssh: Ssh
     probe: Probe
@@ -113,6 +118,8 @@ class Params:
             "pod_cidr": str(self.effective_pod_cidr),
             "service_cidr": str(self.service_cidr),
             "confirm_reset": self.confirm_reset,
+            "defaults": dict(self.defaults),
+            "groups": {name: dict(values) for name, values in self.groups.items()},
             "hosts": [
                 {
                     "name": host.name,
@@ -122,6 +129,8 @@ class Params:
                     "user": host.user,
                     "identity_file": str(host.identity_file or ""),
                     "labels": dict(host.labels),
+                    "taints": [str(taint) for taint in host.taints],
+                    "group": list(host.groups),
                     "node_address": host.node_address,
                 }
                 for host in self.hosts
@@ -224,25 +233,16 @@ def _params(sheet: Sheet, source: Path) -> Params:
     ssh = Ssh(
         user=sheet.ssh.user,
         identity_file=_path(sheet.ssh.identity_file, here),
+        config=_path(sheet.ssh.config, here),
         known_hosts=_path(sheet.ssh.known_hosts or "~/.ssh/known_hosts", here),
         connect_timeout=sheet.ssh.connect_timeout,
+        keepalive=sheet.ssh.keepalive,
         become=sheet.ssh.become,
         become_password_env=sheet.ssh.become_password_env,
         become_password_file=_path(sheet.ssh.become_password_file, here),
     )
-    hosts = tuple(
-        Host(
-            name=host.name,
-            address=host.address,
-            port=host.port,
-            role=Role(host.role),
-            user=host.user or ssh.user,
-            identity_file=_path(host.identity_file, here) or ssh.identity_file,
-            labels=host.labels,
-            node_address=host.node_address or host.address,
-        )
-        for host in sheet.hosts
-    )
+    stated = sheet.model_dump(mode="json", include={"defaults", "groups"}, exclude_unset=True)
+    hosts = tuple(_host(host, stated, ssh, here) for host in sheet.hosts)
     return Params(
         source=source,
         cluster=sheet.cluster,
@@ -253,6 +253,8 @@ def _params(sheet: Sheet, source: Path) -> Params:
         pod_cidr=IPv4Network(sheet.pod_cidr) if sheet.pod_cidr else None,
         service_cidr=IPv4Network(sheet.service_cidr),
         confirm_reset=sheet.confirm_reset,
+        defaults=stated.get("defaults", {}),
+        groups=stated.get("groups", {}),
         hosts=hosts,
         ssh=ssh,
         probe=sheet.probe,
@@ -265,6 +267,24 @@ def _params(sheet: Sheet, source: Path) -> Params:
                 "directory": _path(sheet.packages.directory, here),
             }
         ),
+    )
+
+
+def _host(entry: HostEntry, stated: Mapping[str, Any], ssh: Ssh, here: Path) -> Host:
+    """Return one host with what it inherits."""
+    own = entry.model_dump(exclude_unset=True)
+    host = HostEntry.model_validate(with_inherited(own, stated))
+    return Host(
+        name=host.name,
+        address=host.address,
+        port=host.port,
+        role=Role(host.role),
+        user=host.user or ssh.user,
+        identity_file=_path(host.identity_file, here) or ssh.identity_file,
+        labels=host.labels,
+        node_address=host.node_address or host.address,
+        taints=tuple(Taint.parse(text) for text in host.taints),
+        groups=tuple(host.group),
     )
 
 

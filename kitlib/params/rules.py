@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kitlib import plugins
+from kitlib.params.inherit import groups_of, with_inherited
 from kitlib.params.reading import Key
 from kitlib.params.software import package_findings
 
@@ -47,6 +48,8 @@ def cross_checks(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
     yield from _plugin(data)
     yield from _manifest(data, here)
     yield from _hosts(data)
+    yield from _groups(data)
+    yield from _ssh(data, here)
     yield from _networks(data)
     packages = data.get("packages")
     directory = packages.get("directory") if isinstance(packages, dict) else None
@@ -82,9 +85,16 @@ def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
 
 
 def _hosts(data: Mapping[str, Any]) -> Iterator[Finding]:
-    entries = _entries(data)
+    entries = [(number, with_inherited(host, data)) for number, host in _entries(data)]
     if not entries:
         return
+    for number, host in entries:
+        if not host.get("role"):
+            rule = "required: control_plane or worker, here, in its group or in defaults"
+            yield ("hosts", number, "role"), "", rule
+        if ":" in str(host.get("address", "")) and not host.get("node_address"):
+            rule = "an IPv6 address: state the host's IPv4 address as node_address beside it"
+            yield ("hosts", number, "address"), host["address"], rule
     for what, keys in (
         ("name", ("name",)),
         ("address and port", ("address", "port")),
@@ -102,6 +112,24 @@ def _hosts(data: Mapping[str, Any]) -> Iterator[Finding]:
             seen.setdefault(value, number)
     if not any(host.get("role") == "control_plane" for _, host in entries):
         yield ("hosts",), data["hosts"], "one host at least must have role: control_plane"
+
+
+def _groups(data: Mapping[str, Any]) -> Iterator[Finding]:
+    known = [str(name) for name in data["groups"]] if isinstance(data.get("groups"), dict) else []
+    for number, host in _entries(data):
+        for name in groups_of(host):
+            if name not in known:
+                close = get_close_matches(name, known, n=1)
+                meant = f"; did you mean {close[0]!r}?" if close else ""
+                rule = f"unknown group, known are {', '.join(known) or 'none'}{meant}"
+                yield ("hosts", number, "group"), name, rule
+
+
+def _ssh(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
+    ssh = data.get("ssh")
+    config = ssh.get("config") if isinstance(ssh, dict) else None
+    if isinstance(config, str) and config and not os.path.exists(absolute(config, here)):  # noqa: PTH110
+        yield ("ssh", "config"), config, f"no such file ({_brief(absolute(config, here))})"
 
 
 def _networks(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, St
 
 from kitlib.params.software import PackagesEntry, Swap
 
-__all__ = ["HostEntry", "Probe", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
+__all__ = ["HostEntry", "Probe", "Shared", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
 
 VERSION_RULE = 'write it quoted, with major, minor and patch, such as "1.22.3"'
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -20,7 +20,9 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _VERSION = re.compile(r"1\.\d{1,3}\.\d{1,3}")
 PASSWORD_VARIABLE = "KIT_BECOME_PASSWORD"  # noqa: S105 - where it is, not what it is
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ADDRESS = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.:%]{0,252}[A-Za-z0-9])?")
+_ADDRESS = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,252}[A-Za-z0-9])?")
+_NODE_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def _is_label(text: str) -> bool:
@@ -41,7 +43,12 @@ def _host_name(text: str) -> str:
 
 def _address(text: str) -> str:
     if not _ADDRESS.fullmatch(text):
-        raise ValueError("an IP address or a DNS name")
+        try:
+            ip_address(text)  # IPv6: its colons are no part of a name
+        except ValueError:
+            raise ValueError(
+                "an IP address, a DNS name, or a Host of the SSH configuration"
+            ) from None
     return text
 
 
@@ -79,6 +86,47 @@ def _confirm(text: str) -> str:
     return text
 
 
+def _key_problem(key: str) -> str:
+    """Return what is wrong with the key of a label or taint; empty when nothing is."""
+    prefix, slash, name = key.rpartition("/")
+    if not _NODE_LABEL.fullmatch(name):
+        return "a name of letters, digits, '-', '_' and '.', at most 63"
+    if slash and not (prefix and len(prefix) <= 253 and all(map(_is_label, prefix.split(".")))):
+        return "its prefix, before the '/', a DNS name"
+    return ""
+
+
+def _value_problem(value: str) -> str:
+    if value and not _NODE_LABEL.fullmatch(value):
+        return "a value of letters, digits, '-', '_' and '.', at most 63, or empty"
+    return ""
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if problem := _key_problem(key) or _value_problem(value):
+            raise ValueError(f"the label {f'{key}={value}'[:200]!r}: {problem}")
+    return labels
+
+
+def _taint(text: str) -> str:
+    pair, colon, effect = text.partition(":")
+    key, _, value = pair.partition("=")
+    if not colon or effect not in _EFFECTS:
+        raise ValueError(f"key=value:Effect or key:Effect, with an effect of {', '.join(_EFFECTS)}")
+    if problem := _key_problem(key) or _value_problem(value):
+        raise ValueError(f"key=value:Effect: {problem}")
+    return text
+
+
+def _group_names(value: object) -> tuple[str, ...]:
+    names = value if isinstance(value, (list, tuple)) else [value]
+    found = tuple(name for name in names if isinstance(name, str))
+    if len(found) < len(names):
+        raise ValueError("the name of a group, or a list of names")
+    return tuple(name for name in found if name)
+
+
 def _become(text: str) -> str:
     if text not in ("none", "sudo"):
         raise ValueError("none (the login is root) or sudo")
@@ -99,38 +147,51 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class HostEntry(_Part):
+class Shared(_Part):
+    """What a host may have itself, or inherit from its groups or from `defaults`."""
+
+    role: Annotated[StrictStr, Field(pattern="^(control_plane|worker|)$")] = ""
+    """control_plane or worker."""
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] = 0
+    """The SSH port; left out, the SSH configuration's, or else 22."""
+    user: StrictStr = ""
+    """The SSH user; empty takes ssh.user."""
+    identity_file: StrictStr = ""
+    """The private key; empty takes ssh.identity_file."""
+    labels: Annotated[dict[StrictStr, StrictStr], AfterValidator(_labels)] = {}
+    """Labels for the Node."""
+    taints: tuple[Annotated[StrictStr, AfterValidator(_taint)], ...] = ()
+    """Taints for the Node, each `key=value:Effect`."""
+
+
+class HostEntry(Shared):
     """One host as the file has it."""
 
     name: Annotated[StrictStr, AfterValidator(_host_name)]
     """The host's name, and its Node's."""
     address: Annotated[StrictStr, AfterValidator(_address)]
     """What SSH connects to."""
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] = 22
-    """The SSH port."""
-    role: Annotated[StrictStr, Field(pattern="^(control_plane|worker)$")]
-    """control_plane or worker."""
-    user: StrictStr = ""
-    """The SSH user; empty takes ssh.user."""
-    identity_file: StrictStr = ""
-    """The private key; empty takes ssh.identity_file."""
-    labels: dict[StrictStr, StrictStr] = {}
-    """Labels for the Node."""
     node_address: Annotated[StrictStr, AfterValidator(_node_address)] = ""
     """The address that other hosts use; empty takes `address`."""
+    group: Annotated[Any, AfterValidator(_group_names)] = ()
+    """The group that the host is in, or a list of them; of two the first goes before."""
 
 
 class SshEntry(_Part):
     """How hosts are reached, as the file has it."""
 
-    user: Annotated[StrictStr, Field(min_length=1)] = "root"
-    """The user to log in as."""
+    user: StrictStr = ""
+    """The user to log in as; empty is the SSH configuration's, or else root."""
     identity_file: StrictStr = ""
     """The private key; empty leaves the choice to SSH."""
+    config: StrictStr = ""
+    """The SSH configuration; empty is ~/.ssh/config and /etc/ssh/ssh_config."""
     known_hosts: StrictStr = ""
     """The file of known host keys; empty is ~/.ssh/known_hosts."""
     connect_timeout: Seconds = 10
     """Seconds until a host counts as unreachable."""
+    keepalive: Seconds = 15
+    """Seconds between two signs of life on an idle connection."""
     become: Annotated[StrictStr, AfterValidator(_become)] = "none"
     """none: the login is root; sudo: the login becomes root."""
     become_password_env: Annotated[StrictStr, AfterValidator(_variable)] = PASSWORD_VARIABLE
@@ -143,13 +204,17 @@ class Ssh(_Part):
     """How hosts are reached, paths made absolute."""
 
     user: str
-    """The user to log in as, unless a host has its own."""
+    """The user to log in as, unless a host has its own; empty is the SSH configuration's."""
     identity_file: Path | None
     """The private key; None leaves the choice to SSH."""
+    config: Path | None
+    """The SSH configuration; None is the usual."""
     known_hosts: Path | None
     """The file of known host keys."""
     connect_timeout: float
     """Seconds until a host counts as unreachable."""
+    keepalive: float
+    """Seconds between two signs of life on an idle connection."""
     become: str
     """none, or sudo."""
     become_password_env: str
@@ -205,6 +270,10 @@ class Sheet(_Part):
     """The Service CIDR."""
     confirm_reset: Annotated[StrictStr, AfterValidator(_confirm)] = ""
     """Which living cluster may be destroyed."""
+    defaults: Shared = Shared()
+    """What every host inherits."""
+    groups: dict[Label, Shared] = {}
+    """Named sets of hosts, with what their hosts inherit."""
     hosts: Annotated[tuple[HostEntry, ...], Field(min_length=1)]
     """The hosts."""
     ssh: SshEntry = SshEntry()
@@ -267,10 +336,13 @@ def _known(where: tuple[str | int, ...]) -> list[str]:
     """Return the keys that may stand under `where`."""
     parts: dict[str, type[BaseModel]] = {
         "hosts": HostEntry,
+        "defaults": Shared,
         "ssh": SshEntry,
         "probe": Probe,
         "timeouts": Timeouts,
         "packages": PackagesEntry,
     }
+    if where[:1] == ("groups",):
+        return list(Shared.model_fields)
     part = parts.get(str(where[0]), Sheet) if where else Sheet
     return list(part.model_fields)

@@ -25,6 +25,7 @@ VERBS = (
     ("build",),
     ("stage",),
     ("preflight",),
+    ("hosts",),
     ("trust",),
     ("plugins",),
     ("bundle",),
@@ -125,6 +126,20 @@ def test_lab_break_and_heal(own: Kit) -> None:
     own.call(*lab(own, "break", "no-such")).failed(10, "no-such", "host-down")
 
 
+def test_hosts(own: Kit) -> None:
+    """A host out of reach has its line too, and nothing is recorded."""
+    before = own.runs()
+    told = own.call("hosts", "{params}").passed().out
+    for host in HOSTS:
+        assert re.search(rf"{host} .* reachable", told)
+    broken = [dict(host) for host in own.params["hosts"]]
+    broken[1] = {**broken[1], "address": "no-such-host.invalid", "node_address": "192.0.2.9"}
+    done = own.with_params("broken", hosts=broken).call("hosts", "{params}").failed(4, HOSTS[1])
+    assert re.search(rf"{HOSTS[0]} .* reachable", done.out)
+    assert re.search(rf"{HOSTS[1]} .* cannot connect", done.out)
+    assert own.runs() == before
+
+
 def test_trust(own: Kit) -> None:
     file = own.home / "trusted" / "known_hosts"
     fresh = own.with_params("trust", ssh={"known_hosts": str(file)})
@@ -142,7 +157,7 @@ def test_trust(own: Kit) -> None:
     other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().split()[1]
     rows[1] = " ".join([*rows[1].split()[:2], other])
     file.write_text("\n".join(rows) + "\n")
-    fresh.call("trust", "{params}", "--yes").failed(2, HOSTS[1], "differs")
+    fresh.call("trust", "{params}", "--yes").failed(4, HOSTS[1], "differs")
     assert file.read_text().splitlines() == rows
 
 
