@@ -60,6 +60,11 @@ if [ "$(head -n 1 $lock)" = "$2" ]; then rm -f $lock; fi
 """
 
 
+_HELD: set[str] = set()
+"""The keys of the locks that this very process holds: one of its own that is not here is a lock
+that could not be released, because its host was out of reach then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Who holds a lock.
@@ -100,10 +105,14 @@ class Owner:
 
     @property
     def dead(self) -> bool:
-        """True when the owner was a process of this machine, and it is gone."""
+        """True when the owner was a process of this machine that is gone, or has ended its run."""
         here = _process(os.getpid()).rpartition(" ")[0]
         there = self.process.rpartition(" ")[0]
-        return bool(there) and there == here and _process(self.pid) != self.process
+        if not there or there != here:
+            return False
+        if self.pid == os.getpid() and self.process == _process(self.pid):
+            return self.key not in _HELD
+        return _process(self.pid) != self.process
 
     def __str__(self) -> str:
         """Return who it is, for a message."""
@@ -169,6 +178,7 @@ class RunLock:
             yield True
         finally:
             self._depth = 0
+            _HELD.discard(self.owner.key)
             stop.set()
             thread.join()
             self._release(self._hosts)
@@ -187,6 +197,17 @@ class RunLock:
     def _take_all(self) -> bool:
         """Take the lock everywhere; return False when it is the one of the build around us."""
         self._lost = ""
+        _HELD.add(self.owner.key)
+        try:
+            taken = self._take_each()
+        except BaseException:
+            _HELD.discard(self.owner.key)
+            raise
+        if not taken:
+            _HELD.discard(self.owner.key)
+        return taken
+
+    def _take_each(self) -> bool:
         first, *others = self._hosts
         if not self._take(first):
             return False

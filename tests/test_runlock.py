@@ -141,6 +141,17 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over_at_once(lock, state):
     assert "its process is gone" in said
 
 
+def test_a_lock_of_this_process_that_could_not_be_released_is_taken_over(lock, state):
+    first = lock("first")
+    with first.hold():
+        kept = (state / "lock").read_text()
+    (state / "lock").write_text(kept)  # as if the host had been out of reach at the end
+    second = lock("second")
+    with second.hold() as free:
+        assert free
+    assert "took over the lock of run first" in second.told[0]
+
+
 def test_another_machines_owner_is_believed_until_its_lease_ends(lock, state):
     far = lock("far", process="another-boot pid:[1] 5")
     assert not far.owner.dead
