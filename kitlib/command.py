@@ -6,16 +6,24 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["MASK", "Cmd", "Secret", "script"]
+from kitlib.masking import MASK, remember
 
-MASK = "***"
+__all__ = ["MASK", "Cmd", "Secret", "script"]
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A value that runs in clear and is shown masked, wherever it is printed."""
+    """A value that runs in clear and is shown masked, wherever it is printed.
+
+    From the moment that it is made, its value is masked in everything that this process keeps or
+    shows, also where a host's own output repeats it.
+    """
 
     value: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Remember the value, so that it is known wherever it turns up."""
+        remember(self.value)
 
     def __str__(self) -> str:
         """Return the mask, never the value."""

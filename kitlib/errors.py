@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from kitlib.masking import mask_text
+
 __all__ = [
     "ApiError",
     "BecomeError",
@@ -48,7 +50,7 @@ __all__ = [
 
 
 class KitError(Exception):
-    """Something failed in a way the kit understands.
+    """Something failed in a way the kit understands. No secret is in its text.
 
     Args:
         message: What happened, where first: `worker-1: kubeadm join: exit status 1`.
@@ -61,9 +63,9 @@ class KitError(Exception):
     """True when trying the same thing again may succeed."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = mask_text(message)
+        self.remedy = mask_text(remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """Return the message and, on a line of its own, the remedy."""
@@ -92,7 +94,8 @@ class ParamsError(KitError):
     kind = "wrong parameters, options or files"
 
     def __init__(self, problems: str | list[Problem], *, remedy: str = "") -> None:
-        self.problems = [Problem(problems)] if isinstance(problems, str) else problems
+        found = [problems] if isinstance(problems, str) else problems
+        self.problems = [Problem(mask_text(problem)) for problem in found]
         super().__init__("\n".join(self.problems), remedy=remedy)
 
 
@@ -204,11 +207,11 @@ class CommandError(KitError):
         shown = [f"  | {line}" for line in tail.splitlines()]
         shown += [f"  full output: {record}"] if record else []
         super().__init__("\n".join([f"{host}: {command}: {ended}", *shown]))
-        self.remedy = remedy
+        self.remedy = mask_text(remedy)
         self.host = host
         self.command = command
         self.exit_status = exit_status
-        self.tail = tail
+        self.tail = mask_text(tail)
 
 
 class ParseError(KitError):

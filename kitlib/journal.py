@@ -24,36 +24,20 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kitlib.command import MASK, Cmd
+from kitlib.command import Cmd
 from kitlib.errors import ParamsError, RecordError
+from kitlib.masking import mask, mask_text, remember
 from kitlib.model import CommandResult
 
 __all__ = ["Journal", "append_line", "latest_run", "mask_text", "utc_text"]
 
 SCHEMA = 1
-
-# What must never be kept, by the form it has in the tools' own output.
-_TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
-_PEM_KEY = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.DOTALL)
-_FIELD = re.compile(
-    r"(?P<name>client-key-data|certificate-key|token|password)(?P<sep>\"?\s*[:=]\s*|\s+)"
-    r"(?P<value>\"?[A-Za-z0-9+/=._-]{16,}\"?)"
-)
-
-
-def mask_text(text: str, known: Iterable[str] = ()) -> str:
-    """Return `text` without secrets: the `known` values, tokens, private keys, key fields."""
-    for value in sorted(known, key=len, reverse=True):
-        text = text.replace(value, MASK)
-    text = _PEM_KEY.sub(rf"-----BEGIN \1-----{MASK}", text)
-    text = _TOKEN.sub(MASK, text)
-    return _FIELD.sub(rf"\g<name>\g<sep>{MASK}", text)
 
 
 def utc_text(at: float | None = None) -> str:
@@ -109,7 +93,6 @@ class Journal:
         self.stage = ""
         self._lock = threading.Lock()
         self._broken = False
-        self._known: frozenset[str] = frozenset()  # replaced whole: threads read it meanwhile
         self._mono_start = float(self.record().get("mono_started", 0.0))
 
     @classmethod
@@ -130,7 +113,7 @@ class Journal:
             "ended": None,
             "verdict": None,
             "reason": "",
-            **record,
+            **mask(record),
         }
         _write_json(path / "run.json", start)
         journal = cls(path)
@@ -152,7 +135,7 @@ class Journal:
     def update(self, **fields: Any) -> None:
         """Set fields of run.json; the file is replaced whole, never half-written."""
         with self._lock:
-            record = {**self.record(), **fields}
+            record = {**self.record(), **mask(fields)}
             self._write(lambda: _write_json(self.path / "run.json", record))
 
     def event(self, kind: str, *, host: str = "", stage: str | None = None, **data: Any) -> None:
@@ -163,7 +146,7 @@ class Journal:
             "stage": self.stage if stage is None else stage,
             "host": host,
             "kind": kind,
-            "data": {key: self._clean(value) for key, value in data.items()},
+            "data": {key: mask(value) for key, value in data.items()},
         }
         self._write(lambda: append_line(self.path / "journal.jsonl", line))
 
@@ -198,15 +181,14 @@ class Journal:
 
         def write() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self._clean(text))
+            path.write_text(mask_text(text))
 
         self._write(write)
         return path
 
     def forget(self, *values: str) -> None:
         """Remember secrets whose values must be masked in everything written from now on."""
-        with self._lock:
-            self._known |= {value for value in values if value}
+        remember(*values)
 
     def sync(self) -> None:
         """Force the journal to disk (done at stage ends)."""
@@ -217,7 +199,7 @@ class Journal:
 
     def end(self, verdict: str, reason: str = "") -> None:
         """Write the run's verdict, the last line of the record."""
-        self.update(ended=utc_text(), verdict=verdict, reason=self._clean(reason))
+        self.update(ended=utc_text(), verdict=verdict, reason=mask_text(reason))
         self.event("run.ended", stage="", verdict=verdict, reason=reason)
         self.sync()
 
@@ -230,15 +212,6 @@ class Journal:
         except RecordError:
             self._broken = True
             raise
-
-    def _clean(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return mask_text(value, self._known)
-        if isinstance(value, Mapping):
-            return {key: self._clean(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._clean(item) for item in value]
-        return value
 
 
 def latest_run(root: Path, cluster: str) -> Path | None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from kitlib.command import Cmd
+from kitlib.masking import mask_text
 
 __all__ = [
     "CLUSTER",
@@ -70,8 +71,11 @@ class CommandResult:
         return self.exit_status == 0
 
     def tail(self, lines: int = 10) -> str:
-        """Return the last lines of standard error, or of standard output where that is empty."""
-        text = self.stderr.strip() or self.stdout.strip()
+        """Return the last lines of standard error, or of standard output where that is empty.
+
+        Masked before they are cut: of a private key's last lines nobody could say what they are.
+        """
+        text = mask_text(self.stderr.strip() or self.stdout.strip())
         return "\n".join(text.splitlines()[-lines:])
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 from kitlib.errors import ApiError, KitError
 from kitlib.journal import Journal, append_line
 from kitlib.kube import Kube, Obj, WatchExpired
+from kitlib.masking import mask
 
 __all__ = ["KINDS", "Recorder", "write_once"]
 
@@ -182,7 +183,7 @@ class _Stream:
         obj = line.get("obj")
         if obj:
             obj["object"].get("metadata", {}).pop("managedFields", None)
-        append_line(self._path, {"t": round(self._last, 6), **line})
+        append_line(self._path, {"t": round(self._last, 6), **mask(line)})
 
 
 def _uid(item: Obj) -> str:

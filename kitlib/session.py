@@ -30,6 +30,7 @@ from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Inventory
 from kitlib.journal import Journal, utc_text
 from kitlib.kube import Kube
+from kitlib.masking import mask
 from kitlib.model import CommandResult, Outcome, Verdict
 from kitlib.params import Params, load
 from kitlib.plugins import get as get_plugin
@@ -197,6 +198,13 @@ class Session:
         what = "notebook" if by_hand else "kit stage"
         path = find_params(params)
         given = dict(overrides or {})
+        for name, value in given.items():
+            if mask(value) != value:  # the record keeps options, so that notebooks have them too
+                raise ParamsError(
+                    f"option --{name.replace('_', '-')}: {mask(value)!r}: holds a password, which "
+                    "every user of this machine can see in the list of processes",
+                    remedy="write it into the parameter file",
+                )
         if run_dir:
             journal = Journal.open(Path(run_dir))
             record = journal.record()
@@ -496,7 +504,7 @@ def _joinable(params: Params) -> Journal | None:
         if (
             record.get("by_hand")
             and record.get("ended") is None
-            and record.get("params") == params.masked()
+            and record.get("params") == mask(params.masked())
             and age < JOINABLE
         ):
             return journal

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kitlib import masking
+
 sys.path.append(str(Path(__file__).parent / "lab"))  # apikit serves both folders
 
 REQUIRE_ALL = "KIT_REQUIRE_ALL"
@@ -27,7 +29,7 @@ _UNSET = ("KUBECONFIG", "SSH_AUTH_SOCK", "KIT_TRACEBACK", "FORCE_COLOR", "NO_COL
 def own_surroundings(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty home (so no SSH configuration), no kubeconfig, no proxy, a fixed width."""
+    """An empty home (so no SSH configuration), no kubeconfig, no proxy, no remembered secrets."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     for name in _UNSET:
         monkeypatch.delenv(name, raising=False)
@@ -37,6 +39,7 @@ def own_surroundings(
     monkeypatch.setenv("COLUMNS", "100")
     fonts = tmp_path_factory.getbasetemp() / "matplotlib"  # one font cache for all kernels
     monkeypatch.setenv("MPLCONFIGDIR", str(fonts))
+    monkeypatch.setattr(masking, "_remembered", {})  # other tests' secrets
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,7 +15,7 @@ KITLIB = ROOT / "kitlib"
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     (name, frozenset(modules.split()))
     for name, modules in (
-        ("words", "__init__ command errors model"),
+        ("words", "__init__ command errors masking model"),
         ("knowledge", "detached facts inventory params plugins probes software"),
         ("doors", "become dial durable fanout hostkeys journal kube recorder retry runlock ssh"),
         ("judgement", "checks hints"),
