@@ -28,8 +28,8 @@ class Written(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """Return the text itself."""
-        return str(self)
+        """Return the text itself, on one line and without what a terminal would obey."""
+        return _printable(self)
 
 
 @dataclass(slots=True)
@@ -52,7 +52,11 @@ def dotted(key: Key) -> str:
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def read_yaml(text: str, file: str) -> Document:
@@ -82,7 +86,7 @@ def _one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     what = getattr(error, "problem", None) or str(error)
-    return " ".join(what.split()) + where
+    return _printable(" ".join(what.split())) + where
 
 
 def _value(loader: Any, node: Any, key: Key, file: str, document: Document) -> Any:
