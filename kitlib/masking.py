@@ -71,11 +71,11 @@ _FORMS = (
         rf"\g<name>\g<sep>{MASK}",
         re.IGNORECASE,
     ),
-    # a password may be short, so only where it is plainly given
+    # a password may be short, so only where it is plainly given, and not where a file is named so
     _form(
         "passw|passphrase",
-        r"(?P<name>passw(?:or)?d|passphrase)(?P<sep>[\"']?\s*=\s*|[\"']?:\s+|[\"']:)"
-        r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',;}]+)",
+        r"(?<!/)(?P<name>passw(?:or)?d|passphrase)(?P<sep>[\"']?\s*=\s*|[\"']?:\s+|[\"']:)"
+        r"(?!\*\*\*)(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',;}]+)",
         rf"\g<name>\g<sep>{MASK}",
         re.IGNORECASE,
     ),

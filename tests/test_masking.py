@@ -60,6 +60,8 @@ def test_by_form(text: str, shown: str) -> None:
         "certificate: " + base64.b64encode(b"-----BEGIN CERTIFICATE-----\nMIIC\n" * 3).decode(),
         "http://127.0.0.1:7720/flannel.yaml",
         "root@worker-1:22: password for root",
+        "/home/me/password: mode 0640: others may use it",
+        "ssh.become_password: ***: unknown key",
         "10.244.1.0/24 via 10.77.0.12 dev eth0",
     ],
 )

@@ -1,4 +1,4 @@
-"""What network plugins left on a host besides devices and CNI files: paths, packet filters."""
+"""What network plugins and kube-proxy left on a host besides devices and CNI files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from kitlib import plugins
 from kitlib.facts.sections import command, lines_of, needs, section, split
 
-__all__ = ["COMMAND", "SCRIPT", "Leftovers", "parse"]
+__all__ = ["COMMAND", "FLAVOURS", "SCRIPT", "Leftovers", "parse"]
 
+FLAVOURS = "iptables ip6tables iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft"
+"""Every name that iptables may have: what a cluster left can be in either of its flavours."""
 _PATHS = " ".join(plugins.leftover_paths())
 
 SCRIPT = "".join(
@@ -19,9 +21,24 @@ SCRIPT = "".join(
         ),
         section(
             "leftovers.chains",
-            needs("iptables-save", "iptables-save | sed -n -E 's/^:([^ ]+) .*/\\1/p' | sort -u"),
+            needs(
+                "iptables-save",
+                f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then $s-save; fi; done"
+                " 2>/dev/null | sed -n -E 's/^:([^ ]+) .*/\\1/p' | sort -u",
+            ),
         ),
         section("leftovers.nft", needs("nft", "nft list tables")),
+        section("leftovers.ipsets", needs("ipset", "ipset list -n")),
+        section(
+            "leftovers.rules",
+            needs(
+                "ip",
+                "for f in -4 -6; do ip $f rule show; done 2>/dev/null"
+                " | sed -n 's/.* lookup \\([^ ]*\\).*/\\1/p' | sort -u",
+            ),
+        ),
+        section("leftovers.ipvs", needs("ipvsadm", "ipvsadm -Sn | sed -n 's/^-A/-A/p'")),
+        section("leftovers.kubeconfig", "ls -1 /root/.kube/config 2>/dev/null || true"),
     )
 )
 COMMAND = command(SCRIPT)
@@ -33,13 +50,21 @@ class Leftovers:
 
     Attributes:
         paths: Known plugins' files and directories that exist.
-        chains: iptables chains of every table.
+        chains: iptables chains of every table, of IPv4 and IPv6, in both of iptables' flavours.
         nft_tables: nftables tables, by name.
+        ipsets: ipsets, by name.
+        route_tables: Routing tables that a rule leads to, by number or name.
+        ipvs: The kernel's virtual services, as ipvsadm writes them.
+        kubeconfig: root's own kubeconfig, where there is one.
     """
 
     paths: tuple[str, ...]
     chains: tuple[str, ...] | None
     nft_tables: tuple[str, ...] | None
+    ipsets: tuple[str, ...] | None = None
+    route_tables: tuple[str, ...] | None = None
+    ipvs: tuple[str, ...] | None = None
+    kubeconfig: str = ""
 
 
 def parse(text: str) -> Leftovers:
@@ -50,4 +75,8 @@ def parse(text: str) -> Leftovers:
         paths=lines_of(sections, "leftovers.paths") or (),
         chains=lines_of(sections, "leftovers.chains"),
         nft_tables=None if tables is None else tuple(line.split()[-1] for line in tables),
+        ipsets=lines_of(sections, "leftovers.ipsets"),
+        route_tables=lines_of(sections, "leftovers.rules"),
+        ipvs=lines_of(sections, "leftovers.ipvs"),
+        kubeconfig=next(iter(lines_of(sections, "leftovers.kubeconfig") or ()), ""),
     )

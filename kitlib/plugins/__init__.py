@@ -28,7 +28,10 @@ __all__ = [
     "cni_types",
     "foreign_interfaces",
     "get",
+    "leftover_chains",
+    "leftover_ipsets",
     "leftover_paths",
+    "leftover_route_tables",
     "owner_of_cni_file",
     "owner_of_interface",
 ]
@@ -45,6 +48,9 @@ class _Marks:
     cni_types: tuple[str, ...]
     interfaces: tuple[str, ...]
     paths: tuple[str, ...]
+    chains: tuple[str, ...] = ()
+    ipsets: tuple[str, ...] = ()
+    route_tables: tuple[str, ...] = ()
 
 
 @cache
@@ -143,6 +149,21 @@ def leftover_paths() -> tuple[str, ...]:
     return tuple(sorted(path for path in paths if not path.startswith("/etc/cni/net.d/")))
 
 
+def leftover_chains() -> tuple[str, ...]:
+    """Return the iptables chains of every known plugin; a final * is a prefix."""
+    return tuple(sorted({chain for marks in _marks().values() for chain in marks.chains}))
+
+
+def leftover_ipsets() -> tuple[str, ...]:
+    """Return the ipsets of every known plugin; a final * is a prefix."""
+    return tuple(sorted({name for marks in _marks().values() for name in marks.ipsets}))
+
+
+def leftover_route_tables() -> tuple[str, ...]:
+    """Return the routing tables of every known plugin, by number and by name."""
+    return tuple(sorted({name for marks in _marks().values() for name in marks.route_tables}))
+
+
 def cni_types(text: str) -> tuple[str, ...]:
     """Return the CNI types that a configuration calls, in order; empty when it is none."""
     return tuple(str(step["type"]) for step in _steps(text) if "type" in step)
@@ -177,6 +198,9 @@ def _marks() -> dict[str, _Marks]:
             tuple(kind for kind in plugin.cni.types[:1] if kind != "bridge"),
             plugin.interfaces.owned,
             plugin.leftovers.paths,
+            plugin.leftovers.iptables_chains,
+            plugin.leftovers.ipsets,
+            plugin.leftovers.route_tables,
         )
         for name, plugin in catalogue().items()
     }

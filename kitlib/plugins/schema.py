@@ -211,6 +211,8 @@ class Leftovers(_Entry):
     """nftables tables, by name."""
     ipsets: tuple[StrictStr, ...] = ()
     """ipsets, or their prefixes."""
+    route_tables: tuple[StrictStr, ...] = ()
+    """Routing tables that its rules lead to, by number and by name."""
 
 
 class Needs(_Entry):

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 from kitlib.command import Cmd, script
 from kitlib.facts import HostFacts
-from kitlib.model import Check
-from kitlib.plugins import catalogue, owner_of_interface
+from kitlib.facts.leftovers import FLAVOURS
+from kitlib.model import Check, Status
+from kitlib.plugins import (
+    catalogue,
+    leftover_chains,
+    leftover_ipsets,
+    leftover_route_tables,
+    owner_of_interface,
+)
+from kitlib.plugins.schema import matches
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.situation import Situation, guard, judge
 
 __all__ = ["Reset"]
 
 CNI_DIRECTORY = "/etc/cni/net.d"
+KUBE_IPVS = "kube-ipvs0"
+"""The device on which kube-proxy keeps the Services' addresses in its IPVS mode."""
 
 
 class Reset(Stage):
@@ -59,7 +69,21 @@ class Reset(Stage):
                     remedy="look at the record of this stage: a command did not remove it",
                 )
             )
+            if here.leftovers.kubeconfig and not here.kubeadm.joined:
+                checks.append(_kubeconfig(host.name, here.leftovers.kubeconfig))
         return checks
+
+
+def _kubeconfig(name: str, path: str) -> Check:
+    return Check(
+        "reset.kubeconfig",
+        name,
+        Status.WARN,
+        "root has no kubeconfig of a cluster that is gone",
+        got=path,
+        expected="none, or one of a cluster that lives",
+        remedy=f"it is a person's file, so it stays: remove {path} if its cluster was reset",
+    )
 
 
 def _for_host(name: str, situation: Situation, peers: set[str]) -> list[Action]:
@@ -99,7 +123,10 @@ def _leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str]
         what = f"remove the CNI configuration that was left: {', '.join(files)}"
         actions.append(Action(name, what, Cmd.change("rm", "-f", *paths)))
     owners = {link.name: owner_of_interface(link.name) for link in here.links or ()}
-    devices = [device for device, owner in owners.items() if owner]
+    devices = [device for device, owner in owners.items() if owner or device == KUBE_IPVS]
+    services = _ipvs(name, here)
+    if services is not None:
+        actions.append(services)
     if devices:
         what = f"delete the interfaces that were left: {', '.join(devices)}"
         # A device may be gone with its peer or its bridge by the time its turn comes.
@@ -114,6 +141,8 @@ def _leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str]
         _paths(name, here),
         _tables(name, here),
         _chains(name, here),
+        _ipsets(name, here),
+        _rules(name, here),
     ):
         if action is not None:
             actions.append(action)
@@ -162,15 +191,59 @@ def _tables(name: str, here: HostFacts) -> Action | None:
 
 
 def _chains(name: str, here: HostFacts) -> Action | None:
-    owned = {chain for plugin in catalogue().values() for chain in plugin.leftovers.iptables_chains}
-    prefixes = ("KUBE-", "CNI-", *sorted(chain.rstrip("*") for chain in owned))
+    prefixes = ("KUBE-", "CNI-", *(chain.rstrip("*") for chain in leftover_chains()))
     chains = [chain for chain in here.leftovers.chains or () if chain.startswith(prefixes)]
     if not chains:
         return None
     command = script(
-        "for s in iptables ip6tables; do if command -v $s-save >/dev/null; then"
-        ' $s-save | grep -vE "(^:| -[AIj] |-j )($1)" | $s-restore || exit 1; fi; done',
+        f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then"
+        ' r=$($s-save 2>/dev/null); if printf "%s\\n" "$r" | grep -qE "^:($1)"; then'
+        ' printf "%s\\n" "$r" | grep -vE "(^:|^-A | -[jg] )($1)" | $s-restore || exit 1;'
+        " fi; fi; done",
         "|".join(prefixes),
         mutates=True,
     )
     return Action(name, f"remove {len(chains)} iptables chains of earlier networks", command)
+
+
+def _ipsets(name: str, here: HostFacts) -> Action | None:
+    """Return the removal of ipsets; it comes after the chains, whose rules use them."""
+    patterns = ("KUBE-*", *leftover_ipsets())
+    left = [each for each in here.leftovers.ipsets or () if matches(each, patterns)]
+    if not left:
+        return None
+    # A set of sets holds its members, so all are emptied before any goes.
+    command = script(
+        'for s in "$@"; do ipset flush "$s" || exit 1; done;'
+        ' for s in "$@"; do ipset destroy "$s" || exit 1; done',
+        *left,
+        mutates=True,
+    )
+    return Action(name, f"destroy the ipsets that were left: {', '.join(left)}", command)
+
+
+def _rules(name: str, here: HostFacts) -> Action | None:
+    known = leftover_route_tables()
+    left = [table for table in here.leftovers.route_tables or () if table in known]
+    if not left:
+        return None
+    command = script(
+        'for t in "$@"; do for f in -4 -6; do'
+        ' while ip $f rule delete lookup "$t" 2>/dev/null; do :; done;'
+        ' ip $f route flush table "$t" 2>/dev/null; done; done; true',
+        *left,
+        mutates=True,
+    )
+    return Action(name, f"delete the routing tables that were left: {', '.join(left)}", command)
+
+
+def _ipvs(name: str, here: HostFacts) -> Action | None:
+    """Return the removal of virtual services, where a device says that they are a cluster's.
+
+    They have no names, and other software balances load with IPVS too.
+    """
+    devices = {link.name for link in here.links or ()} & {KUBE_IPVS, "kube-dummy-if"}
+    if not here.leftovers.ipvs or not devices:
+        return None
+    what = f"clear {len(here.leftovers.ipvs)} IPVS services that were left"
+    return Action(name, what, Cmd.change("ipvsadm", "--clear"))

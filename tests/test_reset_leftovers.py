@@ -1,0 +1,165 @@
+"""What `kubeadm reset` leaves: found, planned by name, and removed by commands that really run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from factory import case, host_facts
+
+from kitlib.facts import HostFacts
+from kitlib.model import Status
+from kitlib.stages.base import Action
+from kitlib.stages.reset import Reset, _leftovers
+
+IPVS = {"leftovers": "kube-router-ipvs"}
+LINKS = case("links", "worker")["stdout"]
+
+
+def planned(facts: HostFacts) -> list[Action]:
+    situation: Any = SimpleNamespace(wanted=False, reset={}, facts={facts.name: facts})
+    return _leftovers(facts.name, facts, situation, set())
+
+
+def whats(facts: HostFacts) -> list[str]:
+    return [action.what for action in planned(facts)]
+
+
+def one(facts: HostFacts, word: str) -> Action:
+    found = [action for action in planned(facts) if word in action.what]
+    assert len(found) == 1, (word, [action.what for action in planned(facts)])
+    return found[0]
+
+
+def with_device(name: str) -> HostFacts:
+    """Return facts of a host that has one more device, and IPVS services."""
+    text = host_facts(**IPVS)
+    assert text.links
+    link = type(text.links[0])
+    first = text.links[0]
+    values = {field: getattr(first, field) for field in first.__dataclass_fields__}
+    return type(text)(
+        **{
+            **{field: getattr(text, field) for field in text.__dataclass_fields__},
+            "links": (*text.links, link(**{**values, "name": name})),
+        }
+    )
+
+
+def test_after_a_reset_of_flannel_all_that_was_recorded_is_planned() -> None:
+    """The recorded host: 10-flannel.conflist, cni0, flannel.1, /run/flannel, 86 chains."""
+    text = " ".join(whats(host_facts()))
+    for left in ("10-flannel.conflist", "cni0", "flannel.1", "/run/flannel", "iptables chains"):
+        assert left in text
+    assert not any(word in text for word in ("ipset", "routing table", "IPVS"))
+
+
+def test_only_what_a_cluster_makes_is_planned() -> None:
+    text = " ".join(whats(host_facts(**IPVS)))
+    assert "ipsets that were left: KUBE-CLUSTER-IP, kube-router-pod-subnets" in text
+    assert "routing tables that were left: 77" in text
+    for others in ("f2b-sshd", "main", "default"):
+        assert others not in text
+    order = [what.split()[0] for what in whats(host_facts(**IPVS))]
+    assert order.index("destroy") > max(i for i, word in enumerate(order) if word == "remove")
+
+
+def test_ipvs_services_are_cleared_where_a_device_says_whose_they_are() -> None:
+    assert not [what for what in whats(host_facts(**IPVS)) if "IPVS" in what]
+    here = with_device("kube-ipvs0")
+    assert str(one(here, "2 IPVS services").command) == "ipvsadm --clear"
+    assert "kube-ipvs0" in one(here, "delete the interfaces").what
+
+
+@pytest.fixture
+def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tools that keep their state in files: iptables in two flavours, ipset, ip."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for flavour in ("iptables", "ip6tables-legacy"):
+        tool(tmp_path, f"{flavour}-save", f"cat {tmp_path}/{flavour}")
+        tool(
+            tmp_path, f"{flavour}-restore", f"cat > {tmp_path}/{flavour}; echo x >> {tmp_path}/ran"
+        )
+    tool(
+        tmp_path,
+        "ipset",
+        f'cd {tmp_path}/sets && [ -e "$2" ] || exit 1\n'
+        'case $1 in flush) : > "$2";; destroy) grep -q "$2" -- * && exit 1; rm "$2";; esac',
+    )
+    tool(
+        tmp_path,
+        "ip",
+        f'f={tmp_path}/rules$1; [ "$2 $3" = "rule delete" ] || exit 0\n'
+        'grep -q "lookup $5$" "$f" 2>/dev/null || exit 2\n'
+        'sed -i "0,/lookup $5\\$/{/lookup $5\\$/d}" "$f"',
+    )
+    return tmp_path
+
+
+def tool(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def run(action: Action) -> None:
+    assert action.command is not None
+    assert action.command.mutates
+    subprocess.run(action.command.render(), shell=True, check=True)
+
+
+RULES = """\
+*filter
+:INPUT ACCEPT [0:0]
+:KUBE-FORWARD - [0:0]
+:FLANNEL-FWD - [0:0]
+-A INPUT -p tcp --dport 22 -j ACCEPT
+-A INPUT -m comment --comment "kubernetes" -j KUBE-FORWARD
+-A KUBE-FORWARD -j ACCEPT
+-A FORWARD -j FLANNEL-FWD
+COMMIT
+"""
+
+
+def test_chains_go_in_every_flavour_and_the_rest_stays(stubs: Path) -> None:
+    (stubs / "iptables").write_text(RULES)
+    (stubs / "ip6tables-legacy").write_text("*filter\n:INPUT DROP [0:0]\nCOMMIT\n")
+    run(one(host_facts(), "iptables chains"))
+    assert (stubs / "iptables").read_text() == (
+        "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+    )
+    assert "DROP" in (stubs / "ip6tables-legacy").read_text()
+    assert (stubs / "ran").read_text() == "x\n", "a flavour without such chains is not rewritten"
+
+
+def test_a_set_of_sets_is_emptied_first(stubs: Path) -> None:
+    sets = stubs / "sets"
+    sets.mkdir()
+    (sets / "KUBE-CLUSTER-IP").write_text("")
+    (sets / "kube-router-pod-subnets").write_text("KUBE-CLUSTER-IP\n")
+    (sets / "f2b-sshd").write_text("192.0.2.9\n")
+    run(one(host_facts(**IPVS), "ipsets"))
+    assert [path.name for path in sets.iterdir()] == ["f2b-sshd"]
+
+
+def test_every_rule_to_a_table_goes(stubs: Path) -> None:
+    (stubs / "rules-4").write_text(
+        "1: from 10.244.1.0/24 lookup 77\n2: from 10.244.2.0/24 lookup 77\n"
+        "3: from all lookup main\n"
+    )
+    run(one(host_facts(**IPVS), "routing tables"))
+    assert (stubs / "rules-4").read_text() == "3: from all lookup main\n"
+
+
+def test_roots_kubeconfig_stays_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = host_facts(**IPVS)
+    situation = SimpleNamespace(wanted=False, reset={}, facts={facts.name: facts})
+    monkeypatch.setattr("kitlib.stages.reset.judge", lambda ctx: situation)
+    host = SimpleNamespace(name=facts.name, node_address="192.0.2.1")
+    ctx: Any = SimpleNamespace(hosts=[host])
+    told = [check for check in Reset().check(ctx) if check.id == "reset.kubeconfig"]
+    assert [check.status for check in told] == [Status.WARN]
+    assert "/root/.kube/config" in told[0].remedy
+    assert not [what for what in whats(facts) if ".kube" in what]
