@@ -30,7 +30,10 @@ from kitlib.errors import ConnectError, HostKeyError, HostLoginError, ParamsErro
 __all__ = ["Dialler", "Target", "close", "hops", "where"]
 
 KEEPALIVE = 15.0
-"""Seconds between keep-alive packets: a dead peer is noticed within about a minute."""
+"""Seconds between keep-alive packets."""
+
+_MISSED = 4
+"""So many of them may stay unanswered; then the connection counts as lost."""
 
 _HANDSHAKE = 30.0
 """Seconds that a server may take for its greeting, and for a login."""
@@ -148,6 +151,9 @@ class Dialler:
             if isinstance(transport.sock, socket.socket):
                 # Without it a short command waits for Nagle's algorithm (about 4 times as long).
                 transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # paramiko sends signs of life and waits for none; TCP alone tries for 15 minutes.
+                patience = int(self.keepalive * _MISSED * 1000)
+                transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
 
     def _refusal(
         self, name: str, connection: Connection, hop: Connection, error: Exception

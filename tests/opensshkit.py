@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import asyncssh
@@ -37,6 +39,7 @@ class Sshd:
         host_key: Its host key.
         log: What it says.
         address: Where it listens.
+        pid: Its process.
     """
 
     port: int
@@ -44,6 +47,7 @@ class Sshd:
     host_key: asyncssh.SSHKey
     log: Path
     address: str = "127.0.0.1"
+    pid: int = 0
 
     @property
     def line(self) -> str:
@@ -54,7 +58,9 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def start_sshd(*, address: str = "127.0.0.1", prepare: str = "", extra: str = "") -> Iterator[Sshd]:
+def start_sshd(
+    *, address: str = "127.0.0.1", prepare: str = "", extra: str = "", network: bool = False
+) -> Iterator[Sshd]:
     """Yield a running sshd.
 
     Args:
@@ -62,6 +68,7 @@ def start_sshd(*, address: str = "127.0.0.1", prepare: str = "", extra: str = ""
         prepare: Shell lines that run before it in a mount namespace of its own; `$1` is its
             directory, which every user may read.
         extra: Lines for its configuration.
+        network: True puts it into a network namespace of its own, with a loopback alone.
     """
     assert SSHD
     with tempfile.TemporaryDirectory(prefix="kit-sshd-") as name:
@@ -90,9 +97,11 @@ def start_sshd(*, address: str = "127.0.0.1", prepare: str = "", extra: str = ""
         made = not separation.exists()
         separation.mkdir(exist_ok=True, mode=0o755)
         command = [SSHD, "-D", "-e", "-f", str(config)]
-        if prepare:
-            text = f'set -e\n{prepare}\nshift\nexec "$@"\n'
-            command = ["unshare", "--mount", "sh", "-c", text, "sh", name, *command]
+        if prepare or network:
+            up = "ip link set lo up" if network else ""
+            text = f'set -e\n{prepare}\n{up}\nshift\nexec "$@"\n'
+            kinds = ["--mount", *(["--net"] if network else [])]
+            command = ["unshare", *kinds, "sh", "-c", text, "sh", name, *command]
         with log.open("wb") as out:
             process = subprocess.Popen(command, stderr=out)
         try:
@@ -101,10 +110,118 @@ def start_sshd(*, address: str = "127.0.0.1", prepare: str = "", extra: str = ""
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.01)
-            yield Sshd(port, identity, host_key, log, address)
+            yield Sshd(port, identity, host_key, log, address, process.pid)
         finally:
             process.terminate()
             process.wait(30)
             if made:
                 with contextlib.suppress(OSError):  # another server's by now
                     separation.rmdir()
+
+
+@dataclass
+class Relay:
+    """A TCP relay on loopback: a link that delays, and that can be cut.
+
+    Attributes:
+        port: Where it listens.
+        delay: Seconds that each piece is held, in either direction.
+    """
+
+    port: int
+    delay: float
+    peers: list[socket.socket]
+
+    def cut(self) -> None:
+        """End every connection, as a device in between does that loses its state."""
+        for peer in self.peers:
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def relay(to: int, delay: float = 0.0) -> Iterator[Relay]:
+    """Yield a relay to a port on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        made = Relay(listener.getsockname()[1], delay, [])
+        threads: list[threading.Thread] = []
+
+        def begin(work: Callable[..., None], *args: socket.socket) -> None:
+            threads.append(threading.Thread(target=work, args=args, daemon=True))
+            threads[-1].start()
+
+        def pump(source: socket.socket, sink: socket.socket) -> None:
+            held: queue.Queue[tuple[float, bytes]] = queue.Queue()
+
+            def take() -> None:
+                with contextlib.suppress(OSError):
+                    while data := source.recv(65536):
+                        held.put((time.monotonic() + delay, data))
+                held.put((0.0, b""))
+
+            begin(take)
+            with contextlib.suppress(OSError):
+                while True:
+                    due, data = held.get()
+                    if not data:
+                        break
+                    time.sleep(max(0.0, due - time.monotonic()))
+                    sink.sendall(data)
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    near, _ = listener.accept()
+                    far = socket.create_connection(("127.0.0.1", to))
+                    made.peers += [near, far]
+                    begin(pump, near, far)
+                    begin(pump, far, near)
+
+        begin(serve)
+        try:
+            yield made
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            threads[0].join(10)
+            made.cut()
+            for thread in list(threads):
+                thread.join(10)
+            for peer in made.peers:  # now that nobody reads them: numbers are used again
+                peer.close()
+
+
+@contextlib.contextmanager
+def start_inner(address: str = "127.0.0.1") -> Iterator[tuple[Sshd, Sshd]]:
+    """Yield a jump host and a host that only it reaches: they share a network namespace.
+
+    The jump host's connections come in from outside: each is handed to an sshd inside as its
+    standard input, as inetd does.
+    """
+    with start_sshd(network=True) as inner, start_sshd() as jump:
+        config = jump.log.with_name("sshd_config")
+        with socket.create_server((address, 0)) as listener:
+            running: list[subprocess.Popen[bytes]] = []
+
+            def serve() -> None:
+                with contextlib.suppress(OSError), jump.log.open("ab") as log:
+                    while True:
+                        peer, _ = listener.accept()
+                        with peer:
+                            inside = ["nsenter", "--target", str(inner.pid), "--net"]
+                            command = [*inside, str(SSHD), "-i", "-e", "-f", str(config)]
+                            running.append(
+                                subprocess.Popen(command, stdin=peer, stdout=peer, stderr=log)
+                            )
+
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            try:
+                yield replace(jump, port=listener.getsockname()[1]), inner
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join(10)
+                for process in running:
+                    process.terminate()
+                    process.wait(10)
