@@ -28,8 +28,6 @@ __all__ = ["Kube", "Obj", "WatchExpired"]
 Obj = dict[str, Any]
 """One API object as JSON gives it."""
 
-_TIMEOUT = urllib3.Timeout(connect=5, read=30)
-
 
 class WatchExpired(ApiError):
     """The watch's resourceVersion is too old (HTTP 410): list again and go on from there."""
@@ -42,12 +40,16 @@ class Kube:
         kubeconfig: A parsed kubeconfig; its keys stay in memory.
         port: A port on this machine's loopback that leads to the API; 0 uses the address in the
             kubeconfig. The certificate is checked against the kubeconfig's address either way.
+        connect_timeout: Seconds until a connection, with its certificate, must stand.
 
     Raises:
         ParseError: The kubeconfig is not usable.
     """
 
-    def __init__(self, kubeconfig: Mapping[str, Any], *, port: int = 0) -> None:
+    def __init__(
+        self, kubeconfig: Mapping[str, Any], *, port: int = 0, connect_timeout: float = 5
+    ) -> None:
+        self._timeout = urllib3.Timeout(connect=connect_timeout, read=30)
         self._files: list[int] = []
         try:
             usable = self._keys_in_memory(kubeconfig)
@@ -216,7 +218,7 @@ class Kube:
         path: str,
         query: Mapping[str, str],
         body: Any = None,
-        timeout: urllib3.Timeout = _TIMEOUT,
+        timeout: urllib3.Timeout | None = None,
     ) -> urllib3.BaseHTTPResponse:
         url = self._settings.host + quote(path) + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": "application/json"}
@@ -232,7 +234,7 @@ class Kube:
                 url,
                 body=None if body is None else json.dumps(body).encode(),
                 headers=headers,
-                timeout=timeout,
+                timeout=timeout or self._timeout,
                 preload_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:

@@ -16,12 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 
 from kitlib import __version__
 from kitlib import facts as host_facts
+from kitlib.access import Access
 from kitlib.command import Cmd
 from kitlib.durable import Durable
 from kitlib.errors import ApiError, Interrupted, KitError, ParamsError
@@ -74,11 +74,12 @@ def find_params(path: str | Path) -> Path:
 
 
 class Link:
-    """A connection to the API through the control plane, with the forward that carries it."""
+    """A connection to the API of the control plane, with what carries it."""
 
-    def __init__(self, ssh: Ssh, control_plane: str) -> None:
+    def __init__(self, ssh: Ssh, control_plane: str, access: Access) -> None:
         self._ssh = ssh
         self._control_plane = control_plane
+        self._access = access
         self._stack = ExitStack()
 
     def open(self) -> Kube:
@@ -98,14 +99,9 @@ class Link:
                 remedy="run the init stage first",
             )
         config = yaml.safe_load(result.stdout)
-        with ExitStack() as stack:
-            server = urlsplit(config["clusters"][0]["cluster"]["server"])
-            port = stack.enter_context(
-                self._ssh.forward(name, str(server.hostname), server.port or 443)
-            )
-            kube = stack.enter_context(Kube(config, port=port))
-            kube.text("/readyz")
-            self._stack = stack.pop_all()
+        kube, self._stack = self._access.open(
+            config, lambda host, port: self._ssh.forward(name, host, port)
+        )
         return kube
 
     def close(self) -> None:
@@ -144,7 +140,13 @@ class Session:
         self._sudo = open_sudo(params)
         self._ssh = self._new_ssh()
         control_plane = params.control_plane.name
-        self._link = Link(self._ssh, control_plane)
+        self._access = Access(
+            params.api_access,
+            ssh_address=params.control_plane.address,
+            known=str(journal.record().get("api_access", {}).get("way", "")),
+            note=self._note_access,
+        )
+        self._link = Link(self._ssh, control_plane, self._access)
         self._kube: Kube | None = None
         self._kube_lock = threading.Lock()
         self._facts: dict[str, HostFacts] = {}
@@ -460,6 +462,11 @@ class Session:
         if not self.journal.record().get("provenance"):
             self.journal.update(provenance=_provenance(next(iter(facts.values())).host.lab))
 
+    def _note_access(self, way: str, why: str) -> None:
+        self.journal.update(api_access={"way": way, "why": why})
+        how = "directly" if way == "direct" else "through the SSH tunnel"
+        self.journal.event("progress", host="cluster", text=f"API: reached {how}: {why}")
+
     def _gather(self, name: str) -> HostFacts:
         return host_facts.gather(name, lambda cmd: self.run(name, cmd))
 
@@ -472,7 +479,7 @@ class Session:
 
     def _new_recorder(self, control_plane: str) -> Recorder:
         ssh = self._new_ssh()
-        link = Link(ssh, control_plane)
+        link = Link(ssh, control_plane, self._access)
 
         def disconnect() -> None:
             with contextlib.suppress(KitError):

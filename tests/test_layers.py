@@ -17,7 +17,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     for name, modules in (
         ("words", "__init__ command errors masking model"),
         ("knowledge", "detached facts inventory params plugins probes software"),
-        ("doors", "become dial durable fanout hostkeys journal kube recorder retry runlock ssh"),
+        (
+            "doors",
+            "access become dial durable fanout hostkeys journal kube recorder retry runlock ssh",
+        ),
         ("judgement", "checks hints"),
         ("action", "stages"),
         ("seeing", "charts diagnosis frames runs"),

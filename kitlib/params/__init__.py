@@ -48,6 +48,7 @@ class Params:
         groups: Group -> what its hosts inherit, as the file has it.
         hosts: The hosts, in the file's order, with what they inherit.
         ssh: How hosts are reached.
+        api_access: How the Kubernetes API is reached: auto, direct or tunnel.
         probe: How latency is measured.
         timeouts: How long each kind of wait may take, in seconds.
         runs: The directory that run directories are made under, absolute.
@@ -68,6 +69,7 @@ class Params:
     groups: Mapping[str, Mapping[str, Any]]
     hosts: tuple[Host, ...]
     ssh: Ssh
+    api_access: str
     probe: Probe
     timeouts: Timeouts
     runs: Path
@@ -136,6 +138,7 @@ class Params:
                 for host in self.hosts
             ],
             "ssh": self.ssh.model_dump(mode="json"),
+            "api_access": self.api_access,
             "probe": self.probe.model_dump(mode="json"),
             "timeouts": self.timeouts.model_dump(mode="json"),
             "runs": str(self.runs),
@@ -257,6 +260,7 @@ def _params(sheet: Sheet, source: Path) -> Params:
         groups=stated.get("groups", {}),
         hosts=hosts,
         ssh=ssh,
+        api_access=sheet.api_access,
         probe=sheet.probe,
         timeouts=sheet.timeouts,
         runs=_path(sheet.runs, here) or _path("../runs", here) or here,

@@ -133,6 +133,12 @@ def _become(text: str) -> str:
     return text
 
 
+def _api_access(text: str) -> str:
+    if text not in ("auto", "direct", "tunnel"):
+        raise ValueError("auto, direct (from this machine) or tunnel (through SSH)")
+    return text
+
+
 def _variable(text: str) -> str:
     if not _VARIABLE.fullmatch(text):
         raise ValueError("the name of an environment variable; never a password itself")
@@ -278,6 +284,8 @@ class Sheet(_Part):
     """The hosts."""
     ssh: SshEntry = SshEntry()
     """How they are reached."""
+    api_access: Annotated[StrictStr, AfterValidator(_api_access)] = "auto"
+    """How the Kubernetes API is reached: auto, direct or tunnel."""
     probe: Probe = Probe()
     """How latency is measured."""
     timeouts: Timeouts = Timeouts()

@@ -52,6 +52,9 @@ def test_run_json_has_verdict_and_provenance(built: Done) -> None:
     assert record["provenance"]["kind"] == "lab"
     assert record["provenance"]["time_factor"] == 0.02
     assert record["provenance"]["emulated"]
+    assert record["api_access"]["way"] == "tunnel", "the lab's addresses mean nothing outside of it"
+    said = [line["data"]["text"] for line in lines(built.run_dir) if line["kind"] == "progress"]
+    assert any(text.startswith("API: reached through the SSH tunnel") for text in said)
 
 
 def test_journal_has_every_stage_in_order(built: Done) -> None:
