@@ -173,7 +173,9 @@ class Dialler:
                 f"{place}: the private key has a passphrase, and no agent has the key",
                 remedy="start an agent and add the key to it: eval $(ssh-agent); ssh-add KEY",
             )
-        if isinstance(error, AuthenticationException):
+        # paramiko calls it so, too, when the connection dies while it logs in.
+        died = "transport shut down" in str(error)
+        if isinstance(error, AuthenticationException) and not died:
             return HostLoginError(
                 f"{place}: the login was refused: {error}",
                 remedy="check ssh.user and ssh.identity_file in the parameters, and ~/.ssh/config",

@@ -341,3 +341,18 @@ def test_a_host_key_cannot_be_read_where_nothing_speaks_ssh():
         door = Door("worker-1", silent.getsockname()[1], None)
         with pytest.raises(ConnectError, match=r"worker-1.*cannot read its host key"):
             fetch_host_key(door, timeout=0.3)
+
+
+def test_a_connection_that_dies_while_it_logs_in_is_no_refused_login(ssh, server, monkeypatch):
+    """It may work a moment later, and the one who waits for a host must not give up."""
+
+    def cut(connection, _user: str) -> bool:
+        connection._mine.abort()
+        return True
+
+    monkeypatch.setattr("sshkit._Connection.begin_auth", cut)
+    with pytest.raises(ConnectError) as failure:
+        ssh.run("worker-1", Cmd.of("true"))
+    assert not isinstance(failure.value, HostLoginError)
+    assert failure.value.transient
+    assert "cannot connect" in failure.value.message
