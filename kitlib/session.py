@@ -134,6 +134,7 @@ class Session:
         self.params = params
         self.what = what
         self.journal = journal
+        journal.forget(*params.proxy.secrets())
         self.dry_run = dry_run
         self.inventory = Inventory.from_params(params)
         self.plugin = get_plugin(params.plugin)

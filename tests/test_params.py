@@ -93,7 +93,7 @@ def test_lab_file_is_the_lab() -> None:
 def test_lab_file_shows_every_key() -> None:
     data = yaml.safe_load((ROOT / "params/lab.yaml").read_text())
     assert list(data) == list(Sheet.model_fields)
-    for part in ("ssh", "probe", "timeouts", "packages"):
+    for part in ("ssh", "probe", "timeouts", "packages", "proxy"):
         kind: Any = Sheet.model_fields[part].annotation
         assert set(data[part]) == set(kind.model_fields)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from kitlib.checks.clusters import FoundCluster, confirms, found_clusters, guard
 from kitlib.checks.cni import cni
 from kitlib.checks.nodes import nodes
-from kitlib.checks.packages import container_runtime, packages, settings
+from kitlib.checks.packages import container_runtime, package_sources, packages, settings
 from kitlib.checks.pods import pods
 from kitlib.checks.preflight import preflight
 from kitlib.checks.reachability import device_counters, reachability
@@ -24,6 +24,7 @@ __all__ = [
     "found_clusters",
     "guard",
     "nodes",
+    "package_sources",
     "packages",
     "pods",
     "preflight",

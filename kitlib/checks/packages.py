@@ -9,10 +9,18 @@ from kitlib.facts import HostFacts
 from kitlib.model import Check, Status
 from kitlib.params import Params
 from kitlib.plugins.schema import minor
+from kitlib.software import apt, dnf, proxy
 from kitlib.software.containerd import differences
 from kitlib.software.settings import SYSCTLS, wanting
 
-__all__ = ["VERSIONED", "container_runtime", "packages", "settings", "settled_later"]
+__all__ = [
+    "VERSIONED",
+    "container_runtime",
+    "package_sources",
+    "packages",
+    "settings",
+    "settled_later",
+]
 
 VERSIONED = ("kubelet", "kubeadm", "kubectl")
 """The packages whose version is the Kubernetes version."""
@@ -71,6 +79,28 @@ def settings(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
                     remedy="run the packages stage; if it changed nothing, look what undoes it",
                 )
             )
+    return checks
+
+
+def package_sources(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
+    """Return for each host whether the repository's and the proxy's files are as wanted."""
+    checks = []
+    for name, each in facts.items():
+        system = dnf if each.repository.manager == "dnf" else apt
+        steps = [*system.repository_steps(each, params, ""), *proxy.steps(each, params)]
+        checks.append(
+            Check.that(
+                not steps,
+                "packages.sources",
+                name,
+                "package source and proxy are as the parameters say",
+                got=params.packages.source
+                if not steps
+                else "not done: " + "; ".join(step.what for step in steps),
+                expected="nothing to do",
+                remedy="run the packages stage",
+            )
+        )
     return checks
 
 

@@ -22,9 +22,18 @@ from kitlib.params.notebook import check_notebook_parameters
 from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
 from kitlib.params.rules import absolute, cross_checks, is_address
 from kitlib.params.schema import HostEntry, Probe, Sheet, Ssh, Timeouts, rule_of
-from kitlib.params.software import Packages
+from kitlib.params.software import Packages, Proxy, mask_address
 
-__all__ = ["Packages", "Params", "Probe", "Ssh", "Timeouts", "check_notebook_parameters", "load"]
+__all__ = [
+    "Packages",
+    "Params",
+    "Probe",
+    "Proxy",
+    "Ssh",
+    "Timeouts",
+    "check_notebook_parameters",
+    "load",
+]
 
 
 _LONGEST_SHOWN = 200
@@ -54,6 +63,7 @@ class Params:
         runs: The directory that run directories are made under, absolute.
         swap: `off` (taken out of use, also in /etc/fstab) or `keep`.
         packages: Where the hosts' packages come from.
+        proxy: The proxy between the hosts and the internet.
     """
 
     source: Path
@@ -75,6 +85,7 @@ class Params:
     runs: Path
     swap: str
     packages: Packages
+    proxy: Proxy
 
     @property
     def control_plane(self) -> Host:
@@ -144,6 +155,7 @@ class Params:
             "runs": str(self.runs),
             "swap": self.swap,
             "packages": self.packages.model_dump(mode="json"),
+            "proxy": self.proxy.masked(),
         }
 
 
@@ -196,6 +208,8 @@ class _Problems:
         value = self._written.get(key, value)
         if isinstance(value, (dict, list)):
             value = Written("a mapping" if isinstance(value, dict) else "a list")
+        if isinstance(value, str):
+            value = type(value)(mask_address(value))
         if len(str(value)) > _LONGEST_SHOWN:
             value = str(value)[:_LONGEST_SHOWN] + "..."
         if key and key[0] in self._options:
@@ -271,6 +285,7 @@ def _params(sheet: Sheet, source: Path) -> Params:
                 "directory": _path(sheet.packages.directory, here),
             }
         ),
+        proxy=sheet.proxy,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from kitlib.params.software import PackagesEntry, Swap
+from kitlib.params.software import PackagesEntry, Proxy, Swap
 
 __all__ = ["HostEntry", "Probe", "Shared", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
 
@@ -296,6 +296,8 @@ class Sheet(_Part):
     """What to do with swap on the hosts: off or keep."""
     packages: PackagesEntry = PackagesEntry()
     """Where the hosts' packages come from."""
+    proxy: Proxy = Proxy()
+    """The proxy between the hosts and the internet."""
 
 
 _RULES = {
@@ -349,6 +351,7 @@ def _known(where: tuple[str | int, ...]) -> list[str]:
         "probe": Probe,
         "timeouts": Timeouts,
         "packages": PackagesEntry,
+        "proxy": Proxy,
     }
     if where[:1] == ("groups",):
         return list(Shared.model_fields)

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
-__all__ = ["Packages", "PackagesEntry", "Swap", "package_findings"]
+__all__ = ["Packages", "PackagesEntry", "Proxy", "Swap", "package_findings"]
 
 SOURCES = ("host", "community", "mirror", "directory")
 SWAP_RULE = "off or keep"
@@ -77,6 +78,56 @@ class Packages(_Part):
     """The fingerprint of the key that signs the mirror; empty is the community's."""
     directory: Path | None = None
     """A directory of packages and images on this machine."""
+
+
+def _proxy(text: str) -> str:
+    # The value may hold a password, so no message may show it.
+    if text and not re.fullmatch(r"https?://([^\s/'\"\\@]+@)?[^\s/'\"\\@:]+(:\d{1,5})?/?", text):
+        raise ValueError("an http:// or https:// address without a path, or empty")
+    return text
+
+
+def _exceptions(text: str) -> str:
+    if not re.fullmatch(r"[-A-Za-z0-9.:/*,]*( *, *[-A-Za-z0-9.:/*]+)*", text):
+        raise ValueError("names, addresses and networks, separated by commas")
+    return text
+
+
+class Proxy(_Part):
+    """The proxy between the hosts and the internet; false where there is none."""
+
+    http: Annotated[StrictStr, AfterValidator(_proxy), Field(repr=False)] = ""
+    """The proxy for http:// addresses."""
+    https: Annotated[StrictStr, AfterValidator(_proxy), Field(repr=False)] = ""
+    """The proxy for https:// addresses."""
+    no_proxy: Annotated[StrictStr, AfterValidator(_exceptions)] = ""
+    """What is reached without it; hosts, pod and Service addresses are always added."""
+
+    def __bool__(self) -> bool:
+        """Return whether there is a proxy."""
+        return bool(self.http or self.https)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the clear values that must appear nowhere."""
+        found: list[str] = []
+        for address in (self.http, self.https):
+            password = urlsplit(address).password
+            if password:
+                found += [address, password, unquote(password)]
+        return tuple(dict.fromkeys(found))
+
+    def masked(self) -> dict[str, str]:
+        """Return the values as the file has them, without user and password."""
+        return {
+            "http": mask_address(self.http),
+            "https": mask_address(self.https),
+            "no_proxy": self.no_proxy,
+        }
+
+
+def mask_address(text: str) -> str:
+    """Return an address whose user and password are masked."""
+    return re.sub(r"//[^/]*@", "//***@", text)
 
 
 def package_findings(

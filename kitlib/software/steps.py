@@ -19,6 +19,7 @@ class Step:
         command: The command; None where a file is written.
         path: The file that is written; empty where a command runs.
         content: What is written.
+        mode: The file's mode.
         sends: Files of this machine that are copied first: (file, path on the host).
     """
 
@@ -26,4 +27,5 @@ class Step:
     command: Cmd | None = None
     path: str = ""
     content: str = ""
+    mode: int = 0o644
     sends: tuple[tuple[Path, str], ...] = ()

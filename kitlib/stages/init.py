@@ -11,6 +11,7 @@ from kitlib.inventory import Host
 from kitlib.model import CLUSTER, Check
 from kitlib.params import Params
 from kitlib.plugins.schema import minor
+from kitlib.software.proxy import environment
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.broken_off import stop_where_broken_off
 
@@ -38,7 +39,12 @@ class Init(Stage):
         stop_where_broken_off(ctx, [name], self.name)
         config = kubeadm_config(ctx.params, ctx.control_plane, here)
         command = Cmd.change(
-            "kubeadm", "init", "--config", CONFIG, timeout=ctx.params.timeouts.init
+            "kubeadm",
+            "init",
+            "--config",
+            CONFIG,
+            env=environment(ctx.params),
+            timeout=ctx.params.timeouts.init,
         )
 
         def write(hands: Hands) -> None:

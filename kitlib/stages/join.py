@@ -7,6 +7,8 @@ import string
 
 from kitlib.command import Cmd, Secret
 from kitlib.model import CLUSTER, Check
+from kitlib.params import Params
+from kitlib.software.proxy import environment
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.broken_off import stop_where_broken_off
 from kitlib.stages.init import KUBECONFIG, api_address
@@ -41,9 +43,9 @@ class Join(Stage):
             def do(hands: Hands) -> None:
                 # Before init there is no CA to know: its hash is read when the join is done.
                 known = ca_hash or ctx.facts()[main.name].kubeadm.ca_hash
-                hands.run(name, _join(address, token, known, name, ctx.params.timeouts.join))
+                hands.run(name, _join(ctx.params, address, token, known, name))
 
-            shown = _join(address, token, ca_hash or "<after init>", name, None)
+            shown = _join(ctx.params, address, token, ca_hash or "<after init>", name)
             return Action(name, f"join the cluster at {address}", shown, do=do)
 
         create = Cmd.change(
@@ -89,7 +91,7 @@ class Join(Stage):
         return checks
 
 
-def _join(address: str, token: Secret, ca_hash: str, name: str, timeout: float | None) -> Cmd:
+def _join(params: Params, address: str, token: Secret, ca_hash: str, name: str) -> Cmd:
     return Cmd.change(
         "kubeadm",
         "join",
@@ -100,7 +102,8 @@ def _join(address: str, token: Secret, ca_hash: str, name: str, timeout: float |
         ca_hash,
         "--node-name",
         name,
-        timeout=timeout,
+        env=environment(params),
+        timeout=params.timeouts.join,
     )
 
 

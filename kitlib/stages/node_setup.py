@@ -58,23 +58,26 @@ def settings(name: str, here: HostFacts, swap: str) -> list[Action]:
     return actions
 
 
-def writes(name: str, content: str, path: str) -> Callable[[Hands], None]:
+def writes(name: str, content: str, path: str, *, mode: int = 0o644) -> Callable[[Hands], None]:
     """Return what writes a file on a host, its directory made where it is missing."""
 
     def write(hands: Hands) -> None:
         hands.run(name, Cmd.change("mkdir", "-p", str(PurePosixPath(path).parent)))
-        hands.put(name, content, path)
+        hands.put(name, content, path, mode=mode)
 
     return write
 
 
-def configure_containerd(name: str, here: HostFacts, version: str) -> list[Action]:
+def configure_containerd(
+    name: str, here: HostFacts, version: str, *, restart: bool = False
+) -> list[Action]:
     """Return what configures containerd for a node, and has it run; nothing where that is so.
 
     Args:
         name: The host.
         here: What is true on it.
         version: The Kubernetes version, which says the sandbox image.
+        restart: Whether something else asks for a restart: its proxy changes.
     """
     found = here.containerd
     fresh = needs_containerd(here)
@@ -90,13 +93,14 @@ def configure_containerd(name: str, here: HostFacts, version: str) -> list[Actio
             Action(name, f"configure containerd: {why}", do=_writes_config(name, version))
         )
     stale = here.runtime.systemd_cgroup is False or not here.runtime.unit.startswith("active")
-    if actions or stale:
-        restart = script(
-            "systemctl enable containerd && systemctl restart containerd",
+    if actions or stale or restart:
+        start = script(
+            "systemctl daemon-reload && systemctl enable containerd"
+            " && systemctl restart containerd",
             mutates=True,
             label="enable and restart containerd",
         )
-        actions.append(Action(name, "start containerd with that configuration", restart))
+        actions.append(Action(name, "start containerd with that configuration", start))
     return actions
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from kitlib import checks
 from kitlib.facts import HostFacts
 from kitlib.model import Check
-from kitlib.software import apt, directory
+from kitlib.software import apt, directory, dnf, proxy
 from kitlib.software.bundle import verify
 from kitlib.software.steps import Step
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
@@ -37,22 +39,30 @@ class Packages(Stage):
                 bundle is not what was bundled.
         """
         params, facts = ctx.params, ctx.facts()
-        key = fetch_key(params, "deb") if any(_lacks_key(ctx, f) for f in facts.values()) else ""
+        keys = {
+            kind: fetch_key(params, kind)
+            for kind in {_kind(here) for here in facts.values() if _lacks_key(ctx, here)}
+        }
         bundle = bundle_of(ctx)
         if bundle:
             verify(bundle)
         actions: list[Action] = []
         for name, here in facts.items():
             actions += settings(name, here, params.swap)
+            through = proxy.steps(here, params)
+            actions += [_action(name, step) for step in through]
             if bundle:
                 got = inside(ctx, name, bundle)
                 before = directory.steps_before(here, got, bundle)
                 copied = any(step.sends for step in before)
                 after = directory.steps_after(got, bundle, copied=copied)
             else:
-                before, after = apt.steps(here, params, key), []
+                key = keys.get(_kind(here), "")
+                before, after = _system(here).steps(here, params, key), []
             actions += [_action(name, step) for step in before]
-            actions += configure_containerd(name, here, params.kubernetes_version)
+            actions += configure_containerd(
+                name, here, params.kubernetes_version, restart=bool(through)
+            )
             actions += [_action(name, step) for step in after]
         version = params.kubernetes_version
         reason = "" if actions else f"every host is ready for Kubernetes {version} and has it"
@@ -64,21 +74,31 @@ class Packages(Stage):
         bundle = bundle_of(ctx)
         return [
             *checks.settings(facts, params),
+            *checks.package_sources(facts, params),
             *checks.container_runtime(facts, params),
             *checks.packages(facts, params),
             *(images_there(ctx, bundle) if bundle else ()),
         ]
 
 
+def _system(here: HostFacts) -> ModuleType:
+    """Return what knows the host's package manager; Debian's where there is none of the two."""
+    return dnf if here.repository.manager == "dnf" else apt
+
+
+def _kind(here: HostFacts) -> str:
+    return "rpm" if here.repository.manager == "dnf" else "deb"
+
+
 def _lacks_key(ctx: Context, here: HostFacts) -> bool:
-    steps = apt.repository_steps(here, ctx.params, "")
-    return any(step.path == apt.KEY_FILE for step in steps)
+    steps = _system(here).repository_steps(here, ctx.params, "")
+    return any(step.path in (apt.KEY_FILE, dnf.KEY_FILE) for step in steps)
 
 
 def _action(name: str, step: Step) -> Action:
     if step.command is not None:
         return Action(name, step.what, step.command)
-    write = writes(name, step.content, step.path)
+    write = writes(name, step.content, step.path, mode=step.mode)
 
     def do(hands: Hands) -> None:
         # The list of checksums is written first: its directory is there then.

@@ -18,7 +18,7 @@ from kitlib.model import Verdict
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
-FILES = "/etc/apt/*/kubekit-*"
+FILES = "/etc/apt/*/*kubekit* /etc/systemd/system/containerd.service.d/kubekit-*"
 
 
 @pytest.fixture
@@ -29,23 +29,43 @@ def clean(kit: Kit) -> Iterator[Kit]:
     kit.everywhere(f"rm -f {FILES}")
 
 
-def test_a_mirror_is_set_up_used_and_then_left_alone(clean: Kit, tmp_path: Path) -> None:
+def test_a_mirror_behind_a_proxy_is_set_up_used_and_then_left_alone(
+    clean: Kit, tmp_path: Path
+) -> None:
+    proxy = {"http": "http://me:hunter2@10.77.0.1:3128"}
     with key_server(tmp_path, "v1.30") as mirror:
         packages = {"source": "mirror", "mirror": mirror, "key_fingerprint": MIRROR}
-        kit = clean.with_params("mirror", kubernetes_version="1.30.1", packages=packages)
+        kit = clean.with_params(
+            "mirror", kubernetes_version="1.30.1", packages=packages, proxy=proxy
+        )
         with kit.session() as session:
             first = session.stage("packages")
             assert first.verdict is Verdict.PASS
-            assert len(first.changes) >= 5 * len(HOSTS)
+            assert len(first.changes) >= 7 * len(HOSTS)
             again = session.stage("packages")
         assert again.changes == ()
-    where = kit.everywhere("apt-cache policy kubelet; apt-mark showhold; cat /etc/apt/*/kubekit-*")
+    record = [path for path in session.journal.path.rglob("*") if path.is_file()]
+    assert len(record) > 10
+    assert not [path for path in record if b"hunter2" in path.read_bytes()]
+    where = kit.everywhere(f"apt-cache policy kubelet; apt-mark showhold; cat {FILES}")
     for host, text in where.items():
         assert "Installed: 1.30.1-1.1" in text, host
         assert {"kubeadm", "kubectl", "kubelet", "kubernetes-cni"} <= set(text.split()), host
         assert f"{mirror}/core:/stable:/v1.30/deb/ /" in text, host
         assert "BEGIN PGP PUBLIC KEY BLOCK" in text, host
         assert "Pin: version 1.30.1-*" in text, host
+        assert 'Acquire::http::Proxy "http://me:hunter2@10.77.0.1:3128";' in text, host
+        assert 'Environment="HTTP_PROXY=http://me:hunter2@10.77.0.1:3128"' in text, host
+    modes = kit.everywhere("stat -c %a /etc/apt/apt.conf.d/95kubekit-proxy")
+    assert set(modes.values()) == {"600\n"}
+    # Without the proxy in the parameters its files go, and nothing else.
+    with clean.with_params("no-proxy", kubernetes_version="1.30.1").session() as session:
+        changes = session.stage("packages").changes
+    assert {str(each.command) for each in changes if each.what.startswith("no proxy")} == {
+        "rm -f /etc/apt/apt.conf.d/95kubekit-proxy",
+        "rm -f /etc/systemd/system/containerd.service.d/kubekit-proxy.conf",
+    }
+    assert len(changes) == 3 * len(HOSTS), "besides, containerd is restarted"
 
 
 def test_a_version_that_is_not_offered_stops_before_anything_is_touched(clean: Kit) -> None:
