@@ -101,8 +101,17 @@ def test_addresses() -> None:
 FRESH = {"packages": "partly", "containerd": "absent", "runtime": "absent"}
 
 
+APT = "env DEBIAN_FRONTEND=noninteractive apt-get"
+INSTALL = (
+    f"{APT} install -y --allow-downgrades --allow-change-held-packages "
+    "-o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confold"
+)
+
+
 def test_a_fresh_host_from_the_community() -> None:
     assert shown(host_facts(**FRESH), wanted(source="community")) == [
+        f"{APT} update -q",
+        f"{INSTALL} ca-certificates",
         "/etc/apt/keyrings/kubekit-kubernetes.asc\nKEY",
         "/etc/apt/preferences.d/kubekit-kubernetes\n"
         "# Written by the cluster network kit (kit stage packages).\n"
@@ -111,12 +120,9 @@ def test_a_fresh_host_from_the_community() -> None:
         "# Written by the cluster network kit (kit stage packages).\n"
         "deb [signed-by=/etc/apt/keyrings/kubekit-kubernetes.asc] "
         "https://pkgs.k8s.io/core:/stable:/v1.34/deb/ /\n",
-        "env DEBIAN_FRONTEND=noninteractive apt-get update -q",
-        "env DEBIAN_FRONTEND=noninteractive apt-get install -y --allow-downgrades "
-        "--allow-change-held-packages -o Dpkg::Options::=--force-confold containerd",
-        "env DEBIAN_FRONTEND=noninteractive apt-get install -y --allow-downgrades "
-        "--allow-change-held-packages -o Dpkg::Options::=--force-confold kubernetes-cni "
-        "'kubelet=1.34.2-*' 'kubeadm=1.34.2-*' 'kubectl=1.34.2-*'",
+        f"{APT} update -q",
+        f"{INSTALL} containerd",
+        f"{INSTALL} kubernetes-cni 'kubelet=1.34.2-*' 'kubeadm=1.34.2-*' 'kubectl=1.34.2-*'",
         "apt-mark hold kubernetes-cni kubelet kubeadm kubectl",
     ]
 

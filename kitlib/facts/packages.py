@@ -17,6 +17,7 @@ PACKAGES = (
     "cri-tools",
     "containerd",
     "containerd.io",
+    "ca-certificates",
 )
 """The packages that are asked for."""
 

@@ -20,6 +20,7 @@ KEY_FILE = "/etc/apt/keyrings/kubekit-kubernetes.asc"
 _LIST_FILE = "/etc/apt/sources.list.d/kubekit-kubernetes.list"
 _PIN_FILE = "/etc/apt/preferences.d/kubekit-kubernetes"
 _WHO = "# Written by the cluster network kit (kit stage packages).\n"
+_LOCK_SECONDS = 120
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
@@ -54,6 +55,12 @@ def repository_steps(here: HostFacts, params: Params, key: str) -> list[Step]:
     """
     wanted = files(here, params)
     steps = []
+    lacks = _LIST_FILE in wanted and not here.version("ca-certificates")
+    if lacks and address(params, "deb").startswith("https://"):
+        # apt itself speaks https, but a minimal system knows no certificate authority.
+        update = Cmd.change("apt-get", "update", "-q", env=_QUIET)
+        steps.append(Step("read the package lists, for ca-certificates", update))
+        steps.append(Step("install ca-certificates: https needs them", install("ca-certificates")))
     if _LIST_FILE in wanted and not here.repository.has(KEY_FILE):
         steps.append(Step(f"trust the repository's key: {KEY_FILE}", path=KEY_FILE, content=key))
     for path, content in wanted.items():
@@ -105,6 +112,9 @@ def install(*packages: str, options: tuple[str, ...] = ()) -> Cmd:
         "-y",
         "--allow-downgrades",
         "--allow-change-held-packages",
+        # A fresh machine often updates itself just then: its lock is waited for.
+        "-o",
+        f"DPkg::Lock::Timeout={_LOCK_SECONDS}",
         # A configuration file that the kit or somebody else changed is kept, without a question.
         "-o",
         "Dpkg::Options::=--force-confold",
