@@ -148,6 +148,7 @@ def preflight(
     judged all the same.
     """
     from kitlib import alone
+    from kitlib.hints import explain
     from kitlib.session import Session
 
     with Session.open(params, overrides=_given({"plugin": plugin})) as session:
@@ -160,9 +161,10 @@ def preflight(
         else:
             found.show(out())
     if found.error:
-        # What failed was shown already, whole; the message names the kind and how much.
-        found.error.message = found.error.message.splitlines()[0]
-        found.error.remedy = ""
+        # What failed was shown already, whole; the message names the kind and how much, and what
+        # all of it together may come from.
+        whole, found.error.message = found.error.message, found.error.message.splitlines()[0]
+        found.error.remedy = "; ".join(f"{hint.cause}: {hint.remedy}" for hint in explain(whole))
         raise found.error
 
 

@@ -231,8 +231,8 @@ def test_mutual_reach(params: Params) -> None:
     assert by(found, "preflight.reach", "worker-1").got == "no answer from worker-2 (10.77.0.13)"
     assert "not tried" in by(found, "preflight.reach", "worker-2").got
     reachable = {name: each for name, each in healthy().items() if name != "worker-2"}
-    found = checks.preflight(reachable, params, FLANNEL, answers)
-    assert bad(found) == {("preflight.reach", "worker-1"): Status.FAIL}
+    # A host that is out of reach of the kit itself is no fault of those that answer.
+    assert bad(checks.preflight(reachable, params, FLANNEL, answers)) == {}
 
 
 @pytest.mark.parametrize(

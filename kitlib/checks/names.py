@@ -26,21 +26,20 @@ def names(host: Host, facts: HostFacts) -> list[Check]:
 
 
 def _hostname(host: Host, facts: HostFacts) -> Check:
-    """Judge the host name: one that no Node may have stops the build, another one is told."""
+    """Judge the host name: the kit names the Node itself, but kubeadm by hand takes the host's."""
     got = facts.host.hostname
     which, summary = "preflight.hostname", "host name is the inventory's"
     if got is None:
         return skipped(which, host.name, summary, "unknown")
     # The kubelet takes the name in lower case, and refuses what is no DNS name then.
     valid = bool(_NODE_NAME.fullmatch(got.lower())) and len(got) <= 253
-    status = Status.PASS if got == host.name else Status.WARN
     shown = got or "an empty name"
     if not valid:
-        status, shown = Status.FAIL, f"{shown}, which the kubelet refuses as a Node's name"
+        shown += ", which the kubelet refuses as a Node's name where nobody gives it another"
     elif got != host.name and got.lower() == host.name:
         shown = f"{got}; the kubelet takes it in lower case"
     return judged(
-        status,
+        Status.PASS if got == host.name else Status.WARN,
         which,
         host.name,
         summary,

@@ -254,15 +254,19 @@ def mutual(facts: Mapping[str, HostFacts], params: Params, reach: Reach) -> list
     """Return one check a host: every other host answers it at its node address.
 
     Args:
-        facts: Host name -> facts; only these hosts are judged.
-        params: All hosts, which are tried from each.
+        facts: Host name -> facts; only these hosts are judged, from each other. That one is out of
+            reach of the kit itself is a finding already, and not the fault of those that answer.
+        params: All hosts.
         reach: Host name -> (another host's address -> how it answered).
     """
-    return [_reaches(name, each, params, reach.get(name)) for name, each in facts.items()]
+    return [_reaches(name, facts, params, reach.get(name)) for name in facts]
 
 
 def _reaches(
-    name: str, facts: HostFacts, params: Params, heard: Mapping[str, Answer] | None
+    name: str,
+    among: Mapping[str, HostFacts],
+    params: Params,
+    heard: Mapping[str, Answer] | None,
 ) -> Check:
     which, summary = "preflight.reach", "reaches every other host"
     if heard is None:
@@ -278,7 +282,7 @@ def _reaches(
     others = {
         f"{other.name} ({other.node_address})": heard.get(other.node_address, Answer.NONE)
         for other in params.hosts
-        if other.name != name
+        if other.name != name and other.name in among
     }
     deaf = [shown for shown, answer in others.items() if answer is Answer.NONE]
     by_tcp = [shown for shown, answer in others.items() if answer is Answer.TCP]
@@ -302,7 +306,7 @@ def _reaches(
             got="no ping on this host to try it with",
             expected="an answer from each",
             remedy=by_system(
-                facts, apt="apt-get install -y iputils-ping", dnf="dnf install -y iputils"
+                among[name], apt="apt-get install -y iputils-ping", dnf="dnf install -y iputils"
             ),
         )
     return judged(

@@ -15,11 +15,10 @@ __all__ = ["COMMAND", "SCRIPT", "Clock", "offset", "parse", "seconds"]
 
 SCRIPT = "".join(
     (
-        # timedatectl asks a bus that containers and other inits lack; the files say the same.
+        # What timedatectl calls the zone is this link; a copied file leaves Debian's other one.
         section(
             "clock.zone",
-            "timedatectl show -p Timezone --value 2>/dev/null"
-            " || readlink /etc/localtime | sed -n 's,^.*zoneinfo/,,p' | grep ."
+            "readlink /etc/localtime | sed -n 's,^.*zoneinfo/,,p' | grep ."
             " || cat /etc/timezone 2>/dev/null || date +%Z",
         ),
         section("clock.synchronised", "timedatectl show -p NTPSynchronized --value"),

@@ -17,7 +17,11 @@ SCRIPT = "".join(
             ' || [ $? -eq 2 ]; else nslookup "$name"; fi',
         ),
         section("names.servers", "sed -n 's/^ *nameserver  *//p' /etc/resolv.conf"),
-        section("names.resolved", "systemctl is-active systemd-resolved || :"),
+        section(
+            "names.resolved",
+            "if grep -qE '^ *nameserver +(127[.]|::1)' /etc/resolv.conf; then"
+            " systemctl is-active systemd-resolved || :; else echo 'not asked'; fi",
+        ),
     )
 )
 COMMAND = command(SCRIPT)
@@ -30,7 +34,8 @@ class Names:
     Attributes:
         own: The addresses that the host's own name resolves to, in order; empty for none.
         servers: The name servers of /etc/resolv.conf.
-        resolved: Whether systemd-resolved runs: kubeadm then gives the kubelet its real servers.
+        resolved: Whether systemd-resolved runs, behind a server on the host itself: kubeadm then
+            gives the kubelet the real servers.
     """
 
     own: tuple[str, ...] | None

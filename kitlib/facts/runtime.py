@@ -23,8 +23,7 @@ _CONTAINERD = (
 
 SCRIPT = "".join(
     (
-        section("runtime.unit", "systemctl is-active containerd || :"),
-        section("runtime.crio", "systemctl is-active crio || :"),
+        section("runtime.unit", "systemctl is-active containerd crio || :"),
         section("runtime.info", needs("crictl", "timeout 10 crictl info")),
         section(
             "runtime.sockets",
@@ -98,9 +97,11 @@ def parse(text: str) -> Runtime:
     runtimes = info.get("config", {}).get("containerd", {}).get("runtimes") or {}
     options = (runtimes.get("runc") or {}).get("options") or {}
     written = lines_of(sections, "runtime.containerd") or ()
-    crio = _state(sections, "runtime.crio")
+    # One word a unit, in the order asked for; where there is no systemd, a sentence.
+    words = [line.split() for line in lines_of(sections, "runtime.unit") or ()]
+    unit, crio, *_ = [*(each[0] for each in words if len(each) == 1), "", ""]
     return Runtime(
-        unit=_state(sections, "runtime.unit"),
+        unit=unit,
         crio=crio,
         installed=answer.status != 127,
         ready=ready.get("status"),
@@ -111,12 +112,6 @@ def parse(text: str) -> Runtime:
         sockets=lines_of(sections, "runtime.sockets"),
         why=answer.why,
     )
-
-
-def _state(sections: Mapping[str, Section], name: str) -> str:
-    """Return systemd's one word about a unit; empty where it has more to say: no systemd."""
-    words = (lines_of(sections, name) or ("",))[0].split()
-    return words[0] if len(words) == 1 else ""
 
 
 def _driver(sections: Mapping[str, Section], containerd: tuple[str, ...], crio: str) -> bool | None:

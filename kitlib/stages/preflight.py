@@ -10,6 +10,7 @@ from kitlib.errors import ConnectError, KitError
 from kitlib.facts import HostFacts, members, reach
 from kitlib.facts.reach import Answer
 from kitlib.fanout import fan_out
+from kitlib.inventory import Host
 from kitlib.model import Check, Status
 from kitlib.stages.base import Context, Plan, Stage, who
 from kitlib.stages.package_sources import offers
@@ -44,17 +45,24 @@ class Preflight(Stage):
         A host that cannot be reached fails one check; the others are judged all the same.
         """
         fanned = ctx.doors.facts([host.name for host in ctx.hosts], fresh=True)
+        heard = fan_out(lambda name: _reached(ctx, name), fanned.values).values
         answers = [
-            _answers(host.name, fanned.values.get(host.name), fanned.errors.get(host.name))
+            _lost(host, fanned.errors[host.name], heard)
+            if host.name in fanned.errors
+            else Check(
+                ANSWERS,
+                host.name,
+                Status.PASS,
+                "answers over SSH",
+                got=who(fanned.values[host.name]),
+            )
             for host in ctx.hosts
         ]
-        facts = fanned.values
-        heard = fan_out(lambda name: _reached(ctx, name), facts).values
-        nodes = _members(ctx, facts)
+        told = _members(ctx, fanned.values)
         return [
             *answers,
-            *checks.preflight(facts, ctx.params, ctx.plugin, heard, nodes),
-            *offers(ctx, facts),
+            *checks.preflight(fanned.values, ctx.params, ctx.plugin, heard, told),
+            *offers(ctx, fanned.values),
         ]
 
     def failure(self, bad: Sequence[Check]) -> KitError:
@@ -69,21 +77,37 @@ class Preflight(Stage):
         return ConnectError(f"{first}\n{lines}")
 
 
-def _answers(name: str, facts: HostFacts | None, error: Exception | None) -> Check:
-    if facts is not None:
-        return Check(ANSWERS, name, Status.PASS, "answers over SSH", got=who(facts))
+def _lost(host: Host, error: Exception, heard: Mapping[str, Mapping[str, Answer]]) -> Check:
+    """Return the failed check of a host whose facts could not be had."""
     message = error.message if isinstance(error, KitError) else repr(error)
-    lost = isinstance(error, ConnectError)
+    remedy = error.remedy if isinstance(error, KitError) else ""
+    if not isinstance(error, ConnectError):
+        return Check(
+            "host.facts",
+            host.name,
+            Status.FAIL,
+            "its facts can be read",
+            got=_without(host.name, message),
+            expected="output that the kit knows",
+            remedy=remedy or "run the command on the host by hand; its output is in the record",
+        )
     return Check(
-        ANSWERS if lost else "host.facts",
-        name,
+        ANSWERS,
+        host.name,
         Status.FAIL,
-        "answers over SSH" if lost else "its facts can be read",
-        got=_without(name, message),
-        expected="an answer" if lost else "output that the kit knows",
-        remedy=(error.remedy if isinstance(error, KitError) else "")
-        or "is the host up, and is its address right in the parameters?",
+        "answers over SSH",
+        got=_without(host.name, message) + _from_others(host, heard),
+        expected="an answer",
+        remedy=remedy or "is the host up, and is its address right in the parameters?",
     )
+
+
+def _from_others(host: Host, heard: Mapping[str, Mapping[str, Answer]]) -> str:
+    """Return whether other hosts reach one that the kit does not: is it down, or only its SSH?"""
+    if not heard:
+        return ""
+    near = sum(each.get(host.node_address) in (Answer.PING, Answer.TCP) for each in heard.values())
+    return f"; {near} of {len(heard)} other hosts reach it at {host.node_address}"
 
 
 def _without(name: str, message: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kit_help import Done, Kit, told
-from lab_help import HOSTS
+from kit_help import Done, Kit, params_for, told
+from lab_help import HOSTS, free_spec
 
 from kitlib.lab import verbs
 
@@ -87,9 +88,10 @@ def test_hosts_out_of_reach_are_all_named_and_the_others_judged(kit: Kit) -> Non
     assert bad(done) == {
         ("FAIL", "host.answers", CONTROL_PLANE),
         ("FAIL", "host.answers", WORKER_1),
-        ("FAIL", "preflight.reach", WORKER_2),
         ("FAIL", "preflight.swap", WORKER_2),
     }
+    lost = next(each for each in judged(done)["checks"] if each["target"] == WORKER_1)
+    assert lost["got"].endswith("; 0 of 1 other hosts reach it at 10.77.0.12")
     shown = kit.call("preflight", "{params}")
     assert shown.code == 4
     assert f"out of reach: {CONTROL_PLANE}, {WORKER_1}" in shown.out
@@ -118,6 +120,12 @@ def test_a_cluster_in_the_way_is_named_with_its_nodes(kit: Kit) -> None:
     made = datetime.fromisoformat(stamp.strip())
     assert made - datetime.now(UTC) > timedelta(seconds=30)
     kit.kubectl("delete namespace later --wait=false")
+
+
+def test_hosts_of_a_lab_that_does_not_run(tmp_path: Path) -> None:
+    done = Kit(tmp_path, params_for(free_spec())).call("preflight", "{params}")
+    done.failed(4, "3 hosts cannot be reached", "kit lab up").kept()
+    assert f"out of reach: {', '.join(HOSTS)}" in done.out
 
 
 def test_wrong_parameters(kit: Kit) -> None:
