@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit newest lock clean
+.PHONY: help demo test check unit newest bench lock clean
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
 
@@ -34,6 +34,10 @@ newest:  ## Run what needs no lab under Python 3.13 as well, where that is insta
 	@if python3.13 -c 'import ensurepip' 2>/dev/null; \
 	then $(MAKE) unit VENV=.venv-3.13 PYTHON=python3.13 TESTS='-m "not lab"'; \
 	else echo "Python 3.13 is not installed here: its tests were not run."; fi
+
+bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), and thousands of parameter files.
+	KIT_FUZZ=2000 $(BIN)/python -m pytest --timeout 1800 tests/test_params_fuzz.py
+	$(BIN)/python tests/bench/bench_scale.py --page docs/bench.md
 
 lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest supported one.
 	$(PYTHON) -m venv $(VENV)-lock

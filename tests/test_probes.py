@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,50 @@ def test_rows_mark_the_warm_up_and_count_time_from_the_start() -> None:
     assert rows[1]["reason"] == "Network is unreachable"
     assert rows[1]["rtt_ms"] is None
     assert {row["round"] for row in rows} == {4}
+
+
+PINGED = """\
+PING {0} ({0}) 56(84) bytes of data.
+64 bytes from {0}: icmp_seq=1 ttl=62 time=0.545 ms
+64 bytes from {0}: icmp_seq=2 ttl=62 time=0.168 ms
+
+--- {0} ping statistics ---
+2 packets transmitted, 2 received, 0% packet loss, time 204ms
+"""
+
+
+def test_a_sweep_pings_every_address_in_turn_whatever_became_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Really run, with a ping that fails for one address and says so on standard error."""
+    program = tmp_path / "ping"
+    text = PINGED.replace("{0}", "$7")
+    program.write_text(
+        '#!/bin/sh\n[ "$*" = "-c 2 -i 0.2 -W 1 $7" ] || exit 9\n'
+        'if [ "$7" = 10.0.0.2 ]; then\n'
+        '  echo "ping: sendmsg: Network is unreachable" >&2; exit 2\nfi\n'
+        f"cat <<END\n{text}END\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    addresses = ["10.0.0.3", "10.0.0.2", "10.0.0.1"]
+    cmd = ping.sweep(addresses, count=2)
+    done = subprocess.run(cmd.render(), shell=True, capture_output=True, text=True, check=True)
+    found = ping.parse_sweep(done.stdout, count=2)
+    assert list(found) == addresses
+    assert [sample.rtt_ms for sample in found["10.0.0.1"]] == [0.545, 0.168]
+    assert found["10.0.0.2"] == [
+        ping.Sample(seq, None, reason="Network is unreachable") for seq in (1, 2)
+    ]
+    assert cmd.timeout is not None
+    assert cmd.timeout > 3 * 2 * 0.2
+    assert not cmd.mutates
+    assert "10.0.0.1" not in cmd.brief
+
+
+def test_a_sweep_that_was_cut_short_says_only_what_it_did() -> None:
+    whole = "# 10.0.0.1\n" + PINGED.replace("{0}", "10.0.0.1")
+    assert list(ping.parse_sweep(whole, count=2)) == ["10.0.0.1"]
+    assert ping.parse_sweep("", count=2) == {}
+    with pytest.raises(ParseError, match="no statistics line"):
+        ping.parse_sweep(whole + "# 10.0.0.2\nPING 10.0.0.2 (10.0.0.2) 56(84)\n", count=2)

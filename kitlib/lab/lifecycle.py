@@ -34,6 +34,8 @@ __all__ = ["BOX_LOG", "IDENTITY", "KNOWN_HOSTS", "NODE", "down", "read_record", 
 IDENTITY = "id_ed25519"
 KNOWN_HOSTS = "known_hosts"
 BOX_LOG = "box.log"
+START_SECONDS, START_EACH = 60.0, 6.0
+"""How long hosts may take to start: together, and each; they share the machine's cores."""
 NODE = "kitlib.lab.node"
 """The module that emulates a node: `boot` and `COMMANDS`."""
 
@@ -117,7 +119,7 @@ def up(
     *,
     state_dir: Path,
     time_factor: float = 0.2,
-    timeout: float = 60.0,
+    timeout: float | None = None,
     node: str = NODE,
     python_path: Sequence[Path] = (),
 ) -> LabStatus:
@@ -129,7 +131,8 @@ def up(
         spec: Hosts and ports.
         state_dir: Where keys, `known_hosts`, the log and `lab.json` go; made when missing.
         time_factor: What recorded delays are multiplied by.
-        timeout: Seconds that the hosts may take; after that everything is ended again.
+        timeout: Seconds that the hosts may take; after that everything is ended again. By default
+            START_SECONDS, and START_EACH more for each host: they share the cores.
         node: The module that emulates a node.
         python_path: Directories with further modules that `node` needs.
 
@@ -166,7 +169,8 @@ def up(
         record = Record(pid, processes.start_time(pid) or 0, 0, 0, name, time_factor, spec)
         _write_record(state_dir, record)
         try:
-            _wait_until_ready(state_dir, record, timeout)
+            limit = START_SECONDS + START_EACH * len(spec.hosts) if timeout is None else timeout
+            _wait_until_ready(state_dir, record, limit)
         except BaseException:
             _end(state_dir, record)
             raise

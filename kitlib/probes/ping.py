@@ -7,14 +7,19 @@ is counted from the same data as latency and no sentinel value can slip into a p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kitlib.command import Cmd
+from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
 
-__all__ = ["Sample", "command", "parse", "rows"]
+__all__ = ["Sample", "command", "parse", "parse_sweep", "rows", "sweep"]
 
+_SWEEP = (
+    'count=$1 interval=$2 timeout=$3; shift 3; for a in "$@"; do echo "# $a"; '
+    'ping -c "$count" -i "$interval" -W "$timeout" "$a" 2>&1; done; true'
+)
+_SWEPT = re.compile(r"^# (\S+)$", re.M)
 _HEADER = re.compile(r"^PING \S+", re.M)
 _REPLY = re.compile(
     r"^\d+ bytes from (?:\S+ \()?[0-9a-fA-F.:]+?\)?: (?P<word>icmp_seq|seq)=(?P<seq>\d+) .*?"
@@ -67,6 +72,39 @@ def command(address: str, *, count: int = 20, interval: float = 0.2, timeout: in
         "ping", "-c", str(count), "-i", f"{interval:g}", "-W", str(timeout), address,
         timeout=longest,
     )  # fmt: skip
+
+
+def sweep(addresses: Sequence[str], *, count: int, interval: float = 0.2, timeout: int = 1) -> Cmd:
+    """Return the pings of many addresses one after another, as one command.
+
+    Args:
+        addresses: Where to, in this order.
+        count: How many packets each.
+        interval: Seconds between two packets.
+        timeout: Whole seconds to wait for the last reply of each.
+    """
+    longest = len(addresses) * (count * interval + timeout * 2) + 10
+    return script(
+        _SWEEP, str(count), f"{interval:g}", str(timeout), *addresses,
+        timeout=longest, label=f"ping {len(addresses)} addresses",
+    )  # fmt: skip
+
+
+def parse_sweep(text: str, *, count: int) -> dict[str, list[Sample]]:
+    """Return for each address that was pinged its samples, from what `sweep` printed.
+
+    Args:
+        text: Standard output.
+        count: How many packets were asked for each.
+
+    Raises:
+        ParseError: A part of the text is not ping's, or ends before its statistics.
+    """
+    parts = _SWEPT.split(text)[1:]
+    return {
+        address: parse(said, count=count)
+        for address, said in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def parse(text: str, *, count: int) -> list[Sample]:

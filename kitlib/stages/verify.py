@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from collections.abc import Mapping, Sequence
 
 from kitlib import checks
 from kitlib.checks.reachability import Heard
@@ -75,27 +75,49 @@ def _measure(ctx: Context, probes: ProbeSet, pods: list[Obj]) -> list[Check]:
     judged = [_exists(node, by_node.get(node)) for node in probes.nodes]
     judged += checks.pods(pods, before, ctx.params, ctx.plugin, node_cidrs=node_cidrs)
 
-    def try_pair(pair: tuple[str, str]) -> Heard:
-        source, target = pair
-        cmd = ping.command(addresses[target], count=PACKETS, interval=INTERVAL)
-        try:
-            result = in_pod(ctx, probes, source, cmd)
-        except (ApiError, CommandError) as error:
-            return Heard(PACKETS, 0, error.message.splitlines()[0])
-        samples = ping.parse(result.stdout + result.stderr, count=PACKETS)
-        reasons = sorted({sample.reason for sample in samples if sample.reason})
-        got = sum(not sample.lost and not sample.duplicate for sample in samples)
-        return Heard(PACKETS, got, ", ".join(reasons))
-
     alive = [node for node in probes.nodes if addresses.get(node)]
     ctx.waiting("cluster", f"pinging {len(alive) * (len(alive) - 1)} ordered pairs of pods")
-    heard = fan_out(try_pair, list(permutations(alive, 2)), workers=4).raise_first()
+    told = fan_out(lambda node: _ping_from(ctx, probes, node, addresses, alive), alive)
+    heard = {pair: how for found in told.raise_first().values() for pair, how in found.items()}
     judged += checks.reachability(probes.nodes, heard)
     sent = {node: sum(h.sent for (source, _), h in heard.items() if source == node)
             for node in alive}  # fmt: skip
     after = ctx.facts(fresh=True)
     judged += checks.device_counters(before, after, ctx.plugin, sent)
     return [*judged, *_names(ctx, probes, alive)]
+
+
+def _ping_from(
+    ctx: Context, probes: ProbeSet, source: str, addresses: Mapping[str, str], alive: Sequence[str]
+) -> dict[tuple[str, str], Heard]:
+    """Return how a node's pod fared with every other one.
+
+    One command does them all: starting a command in a pod costs the kit and the API much more than
+    a ping does. Each node begins with its successor, so that the nodes that ping side by side do
+    not all ping the same one.
+    """
+    here = alive.index(source)
+    targets = [*alive[here + 1 :], *alive[:here]]
+    if not targets:
+        return {}
+    cmd = ping.sweep([addresses[target] for target in targets], count=PACKETS, interval=INTERVAL)
+    try:
+        result = in_pod(ctx, probes, source, cmd)
+    except (ApiError, CommandError) as error:
+        why = error.message.splitlines()[0]
+        return {(source, target): Heard(PACKETS, 0, why) for target in targets}
+    swept = ping.parse_sweep(result.stdout, count=PACKETS)
+    found = {}
+    for target in targets:
+        if addresses[target] in swept:
+            found[source, target] = _heard(swept[addresses[target]])
+    return found
+
+
+def _heard(samples: Sequence[ping.Sample]) -> Heard:
+    reasons = sorted({sample.reason for sample in samples if sample.reason})
+    got = sum(not sample.lost and not sample.duplicate for sample in samples)
+    return Heard(PACKETS, got, ", ".join(reasons))
 
 
 def _names(ctx: Context, probes: ProbeSet, alive: list[str]) -> list[Check]:
@@ -112,7 +134,7 @@ def _names(ctx: Context, probes: ProbeSet, alive: list[str]) -> list[Check]:
         return ", ".join(answer.addresses) or answer.error
 
     ctx.waiting("cluster", f"resolving {NAME} on every node")
-    answers = fan_out(look_up, alive, workers=4).raise_first()
+    answers = fan_out(look_up, alive, workers=16).raise_first()
     return [
         Check.that(
             answers[node] == wanted,

@@ -148,6 +148,26 @@ async def test_a_pod_runs_and_goes_when_it_is_deleted(node: Node) -> None:
     assert node.context.runtime.sandboxes == {}
 
 
+async def test_a_status_that_somebody_else_changed_is_said_again(node: Node) -> None:
+    """The node controller takes the pods of a silent node out of service; the kubelet knows."""
+    worker = node.pod("sleep", "1000")
+    task = asyncio.create_task(worker.run())
+    await node.api.until(lambda: "running" in node.state_of())
+    node.context.dirty.clear()
+    path = "/api/v1/namespaces/default/pods/p1"
+    changed = copy.deepcopy(node.api.pods[path])
+    for entry in changed["status"]["conditions"]:
+        entry["status"] = "False" if entry["type"] == "Ready" else entry["status"]
+    worker.update(node.api.add(changed))
+    assert node.context.dirty == {worker}, "looked at by the kubelet's next round"
+    await worker.report()
+    assert {entry["status"] for entry in node.status()["conditions"]} == {"True"}
+    patched = len(node.api.waited_for)
+    await worker.report()
+    assert len(node.api.waited_for) == patched, "nothing to say, nothing said"
+    await node.end(worker, task)
+
+
 async def test_exit_codes_back_off_and_restart_counts(node: Node) -> None:
     worker = node.pod(sys.executable, "-c", "print('bye'); raise SystemExit(3)")
     task = asyncio.create_task(worker.run())
