@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from factory import host_facts
 from mirror import MIRROR, key_server
 
+from kitlib import checks
 from kitlib.command import Cmd
 from kitlib.errors import ParamsError, PreconditionError
-from kitlib.facts import HostFacts
+from kitlib.facts import HostFacts, repository
+from kitlib.facts.sections import command
 from kitlib.model import CommandResult, Status
 from kitlib.params import Packages, Params, load
 from kitlib.software import apt
@@ -130,11 +133,26 @@ def test_a_fresh_host_from_the_community() -> None:
 def test_the_hosts_own_source_writes_no_file() -> None:
     steps = apt.steps(host_facts(**FRESH), wanted("1.22.3"), "")
     assert not [step.path for step in steps if step.path]
+    assert apt.steps(host_facts(), wanted("1.22.3"), "") == []
     # All there but one hold: nothing is read or installed for that.
-    held = apt.steps(host_facts(), wanted("1.22.3"), "")
-    assert [str(step.command) for step in held] == [
+    loose = host_facts(sections={"packages": LOOSE})
+    assert shown(loose, wanted("1.22.3")) == [
         "apt-mark hold kubernetes-cni kubelet kubeadm kubectl"
     ]
+    found = checks.packages({"h": loose}, wanted("1.22.3"))
+    bad = [each for each in found if each.status is Status.FAIL]
+    assert [(each.id, each.got) for each in bad] == [("packages.held", "not held: kubelet")]
+
+
+LOOSE = "".join(
+    f"{name}\t1.22.3-00\t{state} ok installed\n"
+    for name, state in (
+        ("kubelet", "install"),
+        ("kubeadm", "hold"),
+        ("kubectl", "hold"),
+        ("kubernetes-cni", "hold"),
+    )
+)
 
 
 def test_a_host_that_names_the_repository_already_keeps_its_file() -> None:
@@ -161,6 +179,20 @@ def test_a_host_that_names_the_repository_already_keeps_its_file() -> None:
 def test_a_newer_patch_of_the_same_minor_is_an_upgrade_that_the_plan_shows() -> None:
     whats = [step.what for step in apt.steps(host_facts(), wanted("1.22.5"), "")]
     assert any("1.22.5: kubelet 1.22.3, kubeadm 1.22.3, kubectl 1.22.3" in what for what in whats)
+
+
+def test_passwords_of_repositories_do_not_leave_the_host(tmp_path: Path) -> None:
+    (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
+    source = tmp_path / "etc/apt/sources.list.d/k.list"
+    source.write_text(
+        "# deb https://x/core:/stable:/v1.1/deb/ /\n"
+        "deb https://me:hunter2@m.example/core:/stable:/v1.34/deb/ /\n"
+    )
+    text = str(command(repository.SCRIPT).argv[2]).replace("/etc/apt", f"{tmp_path}/etc/apt")
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True)
+    assert "hunter2" not in done.stdout
+    (line,) = repository.parse(done.stdout).others
+    assert line.endswith("deb https://***@m.example/core:/stable:/v1.34/deb/ /")
 
 
 # offers and standing clusters

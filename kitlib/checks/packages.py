@@ -50,6 +50,20 @@ def packages(facts: Mapping[str, HostFacts], params: Params) -> list[Check]:
                     f"`apt-cache madison {package}`",
                 )
             )
+        if each.repository.manager == "apt-get":
+            installed = (each.packages.get(package) for package in apt.HELD)
+            loose = [package.name for package in installed if package and not package.held]
+            checks.append(
+                Check.that(
+                    not loose,
+                    "packages.held",
+                    name,
+                    "the packages are held",
+                    got=f"not held: {', '.join(loose)}" if loose else "held",
+                    expected="held, so that no upgrade changes them",
+                    remedy=f"apt-mark hold {' '.join(loose)}; the packages stage does it too",
+                )
+            )
     return checks
 
 

@@ -34,7 +34,9 @@ SCRIPT = "".join(
         ),
         section(
             "repository.others",
-            f"grep -sE '^[^#]*core:/stable:/' {_REPOSITORIES} | grep -v kubekit-; :",
+            # An address may hold a password, which does not belong into the record.
+            f"grep -sE '^[^#]*core:/stable:/' {_REPOSITORIES} | grep -v kubekit-"
+            " | sed -E 's#//[^/@ ]*@#//***@#'; :",
         ),
         section(
             "repository.offered",
