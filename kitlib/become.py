@@ -24,6 +24,11 @@ PROOF = "id -u"
 _DETACHED = """sh -c 'exec "$@" </dev/null' sh"""
 
 
+_BARRED = ("not in the sudoers file", "not allowed to", "may not run", "I'm afraid I can't do that")
+_WRONG = ("incorrect password", "incorrect authentication", "Authentication failed", "try again")
+_ASKED = ("password", "interactive authentication is required")
+
+
 class Sudo:
     """How commands become root's on hosts where the login is not root.
 
@@ -67,7 +72,7 @@ def judge(where: str, sudo: Sudo, exit_status: int, stdout: str, stderr: str) ->
     """
     if exit_status == 0 and stdout.strip() == "0":
         return None
-    said = " ".join(stderr.split())
+    said = " ".join(stderr.split())  # two programs are called sudo: the old one, and sudo-rs
     user = where.partition("@")[0].rpartition("(")[2]
     if exit_status == 127 or "command not found" in said:
         return BecomeError(
@@ -79,17 +84,17 @@ def judge(where: str, sudo: Sudo, exit_status: int, stdout: str, stderr: str) ->
             f"{where}: sudo there wants a terminal (requiretty)",
             remedy=f"put `Defaults:{user} !requiretty` into its sudoers with visudo",
         )
-    if "not in the sudoers file" in said or "not allowed to" in said or "may not run" in said:
+    if any(words in said for words in _BARRED):
         return BecomeError(
             f"{where}: {user} may not become root with sudo: {said}",
             remedy=f"give {user} the right to run every command (on Debian: the group sudo)",
         )
-    if sudo.password is not None and ("incorrect password" in said or "try again" in said):
+    if sudo.password is not None and any(words in said for words in _WRONG):
         return BecomeError(
             f"{where}: sudo refused the password",
             remedy="check it with `sudo -k -v` on the host; it was tried once",
         )
-    if sudo.password is None and "password" in said:
+    if sudo.password is None and any(words in said for words in _ASKED):
         return BecomeError(
             f"{where}: sudo wants a password, and none was given",
             remedy=f"set {sudo.variable or 'the environment variable'}, or name a file of mode "

@@ -43,6 +43,10 @@ WHERE = "worker-1 (ada@192.0.2.7:22)"
             "may not become root",
         ),
         (False, 1, "sudo: account validation failure\n", "exit status 1: sudo: account validation"),
+        # and as sudo-rs has them in its source
+        (False, 1, "sudo: interactive authentication is required\n", "wants a password, and none"),
+        (True, 1, "sudo: Maximum 3 incorrect authentication attempts\n", "refused the password"),
+        (False, 1, "sudo: I'm sorry ada. I'm afraid I can't do that\n", "may not become root"),
     ],
 )
 def test_what_sudo_says_is_understood(given, status, said, part):

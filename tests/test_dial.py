@@ -102,6 +102,37 @@ def test_a_refused_connection_is_tried_again():
     assert caught.value.transient
 
 
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (ConnectError("the host is starting"), 2),
+        (HostKeyError("the key has changed"), 1),
+        (HostLoginError("the login was refused"), 1),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(tmp_path, monkeypatch, error, tries):
+    with Server(tmp_path / "server") as server:
+        known = known_hosts(tmp_path / "known", server)
+        calls = []
+        real = Dialler.open
+
+        def once(self, target):
+            calls.append(target.name)
+            if len(calls) == 1:
+                raise error
+            return real(self, target)
+
+        monkeypatch.setattr(Dialler, "open", once)
+        door = Door("worker-1", server.port, server.identity)
+        with Ssh({"worker-1": door}, known_hosts=known) as ssh:
+            if tries == 1:
+                with pytest.raises(type(error)):
+                    ssh.run("worker-1", Cmd.of("true"))
+            else:
+                assert ssh.run("worker-1", Cmd.of("echo", "up")).stdout == "up\n"
+    assert len(calls) == tries
+
+
 def test_a_key_with_a_passphrase_is_asked_of_the_agent(tmp_path):
     with Server(tmp_path / "server") as server:
         known = known_hosts(tmp_path / "known", server)
