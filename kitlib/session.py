@@ -24,7 +24,7 @@ from kitlib import facts as host_facts
 from kitlib.access import Access
 from kitlib.command import Cmd
 from kitlib.durable import Durable
-from kitlib.errors import ApiError, Interrupted, KitError, ParamsError
+from kitlib.errors import ApiError, ConnectError, Interrupted, KitError, ParamsError
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Inventory
@@ -47,6 +47,7 @@ from kitlib.stages import (
     get_stage,
     position,
 )
+from kitlib.stages.configuration import API_PORT
 from kitlib.stages.evidence import snapshot
 
 __all__ = ["Session", "find_params"]
@@ -74,22 +75,40 @@ def find_params(path: str | Path) -> Path:
 
 
 class Link:
-    """A connection to the API of the control plane, with what carries it."""
+    """A connection to the API through a control plane that answers, with what carries it.
 
-    def __init__(self, ssh: Ssh, control_plane: str, access: Access) -> None:
+    Args:
+        ssh: The way to the hosts.
+        params: Which of them are control planes, and the endpoint in front of them.
+        access: Whether the API is reached directly or through SSH.
+    """
+
+    def __init__(self, ssh: Ssh, params: Params, access: Access) -> None:
         self._ssh = ssh
-        self._control_plane = control_plane
+        self._names = [host.name for host in params.hosts if host.is_control_plane]
+        self._behind_endpoint = bool(params.control_plane_endpoint)
         self._access = access
         self._stack = ExitStack()
 
     def open(self) -> Kube:
-        """Return the API, checked to be answering.
+        """Return the API, checked to be answering, through the first control plane that has it.
 
         Raises:
-            ApiError: There is no cluster on the control plane, or its API does not answer.
+            ApiError: There is no cluster on a control plane, or the API does not answer.
+            ConnectError: No control plane can be reached.
         """
         self.close()
-        name = self._control_plane
+        failures: list[ApiError | ConnectError] = []
+        for name in self._names:
+            try:
+                return self._open_through(name)
+            except (ApiError, ConnectError) as error:
+                failures.append(error)
+        # A cluster that does not answer says more than a control plane that never was one.
+        told = [e for e in failures if not (isinstance(e, ApiError) and e.reason == NO_CLUSTER)]
+        raise (told or failures)[0]
+
+    def _open_through(self, name: str) -> Kube:
         # Read, never recorded: this file is the cluster's master key.
         result = self._ssh.run(name, Cmd.of("cat", ADMIN_CONF))
         if not result.ok:
@@ -99,8 +118,10 @@ class Link:
                 remedy="run the init stage first",
             )
         config = yaml.safe_load(result.stdout)
+        # The control plane's own API is asked, whatever the endpoint in front of it does.
+        own = ("127.0.0.1", API_PORT) if self._behind_endpoint else None
         kube, self._stack = self._access.open(
-            config, lambda host, port: self._ssh.forward(name, host, port)
+            config, lambda host, port: self._ssh.forward(name, *(own or (host, port)))
         )
         return kube
 
@@ -140,14 +161,13 @@ class Session:
         self.plugin = get_plugin(params.plugin)
         self._sudo = open_sudo(params)
         self._ssh = self._new_ssh()
-        control_plane = params.control_plane.name
         self._access = Access(
             params.api_access,
             ssh_address=params.control_plane.address,
             known=str(journal.record().get("api_access", {}).get("way", "")),
             note=self._note_access,
         )
-        self._link = Link(self._ssh, control_plane, self._access)
+        self._link = Link(self._ssh, params, self._access)
         self._kube: Kube | None = None
         self._kube_lock = threading.Lock()
         self._facts: dict[str, HostFacts] = {}
@@ -160,7 +180,7 @@ class Session:
             note=lambda host, text: journal.event("progress", host=host, text=text),
         )
         self._lock: RunLock | None = None
-        self.recorder = self._new_recorder(control_plane)
+        self.recorder = self._new_recorder()
         self.context = Context(
             params=params,
             plugin=self.plugin,
@@ -478,9 +498,9 @@ class Session:
     def _new_ssh(self) -> Ssh:
         return open_ssh(self.params, self._sudo)
 
-    def _new_recorder(self, control_plane: str) -> Recorder:
+    def _new_recorder(self) -> Recorder:
         ssh = self._new_ssh()
-        link = Link(ssh, control_plane, self._access)
+        link = Link(ssh, self.params, self._access)
 
         def disconnect() -> None:
             with contextlib.suppress(KitError):

@@ -235,6 +235,17 @@ def test_the_same_address_on_another_port_is_another_host(tmp_path: Path) -> Non
     assert len(load(good(tmp_path, hosts=hosts)).hosts) == 2
 
 
+def test_several_control_planes_need_their_endpoint(tmp_path: Path) -> None:
+    second = {"name": "cp2", "address": "192.0.2.9", "role": "control_plane"}
+    hosts = [*GOOD["hosts"], second]
+    assert "required with 2 control planes" in only(good(tmp_path, hosts=hosts))
+    path = good(tmp_path, hosts=hosts, control_plane_endpoint="api.example.net:6443")
+    assert load(path).control_plane_endpoint == "api.example.net:6443"
+    for wrong in ("api.example.net", "api:0", "api:70000", "https://api:6443", ":6443"):
+        found = only(good(tmp_path, hosts=hosts, control_plane_endpoint=wrong))
+        assert "host:port" in found, wrong
+
+
 def test_no_control_plane(tmp_path: Path) -> None:
     assert "must have role: control_plane" in only(good(tmp_path, hosts=[GOOD["hosts"][1]]))
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kitlib.lab import fileserver, kernel
+from kitlib.lab import balancer, fileserver, kernel
 from kitlib.lab.pid1 import stay_behind
 
 __all__ = ["BRIDGE", "GATEWAY"]
@@ -78,6 +78,9 @@ class _Box:
             ),
             await asyncio.start_server(fileserver.serve_connection, GATEWAY, _MANIFESTS_INSIDE),
         ]
+        planes = [each["address"] for each in self._config["hosts"] if each["control_plane"]]
+        if len(planes) > 1:
+            servers.append(await balancer.start(GATEWAY, planes))
         async with asyncio.TaskGroup() as tasks:
             for server in servers:
                 tasks.create_task(server.serve_forever())

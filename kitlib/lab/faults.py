@@ -74,6 +74,14 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "ssh-drop": Fault(f"SSH connections die when a command has run for {SSH_DROP_AFTER:g} s", True),
     "swap-on": Fault("the host swaps, which the kubelet does not stand", False),
+    "token-expired": Fault(
+        "every bootstrap token has expired for the API server, new ones too", False, "control_plane"
+    ),
+    "wrong-ca-hash": Fault(
+        "cluster-info, which joining hosts ask for, names another CA than the cluster's",
+        False,
+        "control_plane",
+    ),
 }
 
 _RULES: Mapping[str, str] = {

@@ -242,6 +242,7 @@ def _host_configs(
             {
                 "name": host.name,
                 "address": host.address,
+                "control_plane": host.role == "control_plane",
                 "gateway": box.GATEWAY,
                 "peers": {peer.name: peer.address for peer in spec.hosts},
                 "ssh_fd": sock.fileno(),

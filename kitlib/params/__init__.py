@@ -52,6 +52,8 @@ class Params:
         plugin_source: A base address or an absolute directory that holds `<plugin>.yaml`; or empty.
         pod_cidr: The pod CIDR where the file states one; see `effective_pod_cidr`.
         service_cidr: The Service CIDR.
+        control_plane_endpoint: `host:port` of the API where there are several control planes; or
+            empty.
         confirm_reset: Which living cluster may be destroyed: `sha256:<CA hash>`, a name, or empty.
         defaults: What every host inherits, as the file has it.
         groups: Group -> what its hosts inherit, as the file has it.
@@ -74,6 +76,7 @@ class Params:
     plugin_source: str
     pod_cidr: IPv4Network | None
     service_cidr: IPv4Network
+    control_plane_endpoint: str
     confirm_reset: str
     defaults: Mapping[str, Any]
     groups: Mapping[str, Mapping[str, Any]]
@@ -130,6 +133,7 @@ class Params:
             "plugin_source": self.plugin_source,
             "pod_cidr": str(self.effective_pod_cidr),
             "service_cidr": str(self.service_cidr),
+            "control_plane_endpoint": self.control_plane_endpoint,
             "confirm_reset": self.confirm_reset,
             "defaults": dict(self.defaults),
             "groups": {name: dict(values) for name, values in self.groups.items()},
@@ -269,6 +273,7 @@ def _params(sheet: Sheet, source: Path) -> Params:
         plugin_source=_place(sheet.plugin_source, here),
         pod_cidr=IPv4Network(sheet.pod_cidr) if sheet.pod_cidr else None,
         service_cidr=IPv4Network(sheet.service_cidr),
+        control_plane_endpoint=sheet.control_plane_endpoint,
         confirm_reset=sheet.confirm_reset,
         defaults=stated.get("defaults", {}),
         groups=stated.get("groups", {}),

@@ -110,8 +110,15 @@ def _hosts(data: Mapping[str, Any]) -> Iterator[Finding]:
                 rule = f"the same {what} as hosts[{seen[value]}]"
                 yield key, host[keys[0]], rule
             seen.setdefault(value, number)
-    if not any(host.get("role") == "control_plane" for _, host in entries):
+    planes = sum(host.get("role") == "control_plane" for _, host in entries)
+    if not planes:
         yield ("hosts",), data["hosts"], "one host at least must have role: control_plane"
+    if planes > 1 and not data.get("control_plane_endpoint"):
+        rule = (
+            f"required with {planes} control planes: host:port of the DNS name, virtual address or "
+            "load balancer in front of them, which you provide"
+        )
+        yield ("control_plane_endpoint",), data.get("control_plane_endpoint", ""), rule
 
 
 def _groups(data: Mapping[str, Any]) -> Iterator[Finding]:

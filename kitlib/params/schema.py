@@ -23,6 +23,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ADDRESS = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,252}[A-Za-z0-9])?")
 _NODE_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_ENDPOINT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?:([1-9]\d{0,4})")
 
 
 def _is_label(text: str) -> bool:
@@ -49,6 +50,13 @@ def _address(text: str) -> str:
             raise ValueError(
                 "an IP address, a DNS name, or a Host of the SSH configuration"
             ) from None
+    return text
+
+
+def _endpoint(text: str) -> str:
+    found = _ENDPOINT.fullmatch(text)
+    if text and (not found or int(found[2]) > 65535):
+        raise ValueError("host:port, with a DNS name or an IPv4 address, or empty")
     return text
 
 
@@ -274,6 +282,8 @@ class Sheet(_Part):
     """The pod CIDR; empty is what the plugin's manifest expects."""
     service_cidr: Annotated[StrictStr, AfterValidator(_cidr)] = "10.96.0.0/12"
     """The Service CIDR."""
+    control_plane_endpoint: Annotated[StrictStr, AfterValidator(_endpoint)] = ""
+    """host:port at which the API of several control planes answers."""
     confirm_reset: Annotated[StrictStr, AfterValidator(_confirm)] = ""
     """Which living cluster may be destroyed."""
     defaults: Shared = Shared()

@@ -173,8 +173,27 @@ class Context:
 
     @property
     def control_plane(self) -> Host:
-        """The (first) control-plane host, on which kubectl runs."""
-        return self.inventory.select(role="control_plane")[0]
+        """The first control-plane host: `kubeadm init` runs there when there is no cluster."""
+        return self.control_planes[0]
+
+    @property
+    def control_planes(self) -> tuple[Host, ...]:
+        """The control-plane hosts."""
+        return tuple(self.inventory.select(role="control_plane"))
+
+    @property
+    def administrator(self) -> Host:
+        """The control plane on which kubectl runs, and from which the cluster is judged.
+
+        It is the first one that can be reached and has an administrator's kubeconfig; the first of
+        all where none has. So a control plane that is down, or was removed, is not in the way.
+        """
+        fanned = self.doors.facts([host.name for host in self.control_planes], fresh=False)
+        for host in self.control_planes:
+            here = fanned.values.get(host.name)
+            if here is not None and here.kubeadm.initialised:
+                return host
+        return self.control_plane
 
     @property
     def workers(self) -> tuple[Host, ...]:
@@ -209,6 +228,20 @@ class Context:
     def waiting(self, host: str, text: str) -> None:
         """Say what a host is waiting for; shown live and kept in the journal."""
         self.journal.event("progress", host=host, text=text)
+
+    def record(self, checks: Sequence[Check]) -> None:
+        """Write judged checks into the journal."""
+        for check in checks:
+            self.journal.event(
+                "check",
+                host=check.target,
+                id=check.id,
+                status=check.status.value,
+                summary=check.summary,
+                got=check.got,
+                expected=check.expected,
+                remedy=check.remedy,
+            )
 
     def perform(self, action: Action) -> None:
         """Do one planned change: the gate. Whatever changes a host or the cluster passes here.
@@ -272,6 +305,10 @@ class Stage(ABC):
         count = "1 check" if len(bad) == 1 else f"{len(bad)} checks"
         return ChecksFailed(f"{self.name}: {count} failed\n{lines}")
 
+    def turns(self, ctx: Context, targets: Sequence[str]) -> list[list[str]]:  # noqa: ARG002
+        """Return which targets are worked on side by side, turn after turn."""
+        return [[CLUSTER], [name for name in targets if name != CLUSTER]]
+
     def apply(self, ctx: Context, plan: Plan) -> None:
         """Do exactly the plan. A target stops at its first failure; the other targets finish.
 
@@ -294,7 +331,7 @@ class Stage(ABC):
 
         try:
             # What the cluster needs comes first: the hosts' actions rely on it.
-            for targets in ([CLUSTER], [name for name in by_target if name != CLUSTER]):
+            for targets in self.turns(ctx, tuple(by_target)):
                 fanned = fan_out(work, [name for name in targets if name in by_target])
                 ctx.failures.update(fanned.errors)
                 fanned.raise_first()
@@ -321,7 +358,7 @@ def who(facts: HostFacts) -> str:
 
 def _api_answers(ctx: Context) -> Check:
     # An API that was never started does not come by waiting for it.
-    standing = ctx.facts()[ctx.control_plane.name].kubeadm.initialised
+    standing = ctx.facts()[ctx.administrator.name].kubeadm.initialised
     try:
         server, problem = ctx.kube(wait=60 if standing else 0).server, ""
     except ApiError as error:

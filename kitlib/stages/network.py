@@ -24,7 +24,7 @@ from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.plugins import Plugin
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
-from kitlib.stages.init import KIT_DIRECTORY, KUBECONFIG
+from kitlib.stages.configuration import KIT_DIRECTORY, KUBECONFIG
 from kitlib.stages.observe import Steady, wait_for_workloads, workload_objects
 
 __all__ = ["Network", "fetch", "manifest_check", "read_manifest"]
@@ -55,7 +55,7 @@ class Network(Stage):
         missing = _missing(ctx, objects)
         if not missing:
             return Plan(reason=f"every object of {where} is in the cluster as it is there")
-        name = ctx.control_plane.name
+        name = ctx.administrator.name
         path = f"{KIT_DIRECTORY}/{ctx.plugin.name}.yaml"
         digest = hashlib.sha256(text.encode()).hexdigest()
 

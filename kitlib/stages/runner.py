@@ -63,7 +63,7 @@ class StageRun:
         """
         with self._guarded(), self._alone():
             checks = self.stage.preconditions(self._ctx)
-            self._record(checks)
+            self._ctx.record(checks)
             bad = failed(checks)
             if bad and not self.dry_run:
                 raise PreconditionError(self.stage.failure(bad).message)
@@ -102,7 +102,7 @@ class StageRun:
         with self._guarded():
             if not self.dry_run or self.stage.looks_in_dry_run:
                 self._checks = self._through(self.stage.check)
-                self._record(self._checks)
+                self._ctx.record(self._checks)
             if self.dry_run:
                 return self._end(Verdict.PLANNED, self._plan.reason)
             bad = failed(self._checks)
@@ -185,19 +185,6 @@ class StageRun:
             raise
         finally:
             self._in_guard = False
-
-    def _record(self, checks: list[Check]) -> None:
-        for check in checks:
-            self._ctx.journal.event(
-                "check",
-                host=check.target,
-                id=check.id,
-                status=check.status.value,
-                summary=check.summary,
-                got=check.got,
-                expected=check.expected,
-                remedy=check.remedy,
-            )
 
     def _end(self, verdict: Verdict, reason: str) -> Outcome:
         seconds = time.monotonic() - self._started

@@ -14,6 +14,7 @@ import yaml
 from kitlib.checks import confirms, found_clusters
 from kitlib.errors import ApiError, GuardError
 from kitlib.facts import HostFacts
+from kitlib.inventory import Host
 from kitlib.kube import Kube
 from kitlib.plugins import catalogue, foreign_interfaces
 from kitlib.stages.base import Context
@@ -51,7 +52,8 @@ class Situation:
 def judge(ctx: Context) -> Situation:
     """Return what stands on the hosts; asks the API when there is a cluster to ask."""
     facts = ctx.facts()
-    main = facts[ctx.control_plane.name].kubeadm
+    first = ctx.administrator.name
+    main = facts[first].kubeadm
     nodes: set[str] = set()
     lost = ""
     if main.clean:
@@ -69,9 +71,11 @@ def judge(ctx: Context) -> Situation:
         if ctx.rebuild:
             why = "a rebuild was asked for"
     wanted = not main.clean and not why
-    reset = {} if wanted or main.clean else {ctx.control_plane.name: why}
-    for host in ctx.workers:
-        reason = _worker(facts[host.name], wanted, main.ca_hash, host.name in nodes, why)
+    reset = {} if wanted or main.clean else {first: why}
+    for host in ctx.hosts:
+        if host.name == first:
+            continue
+        reason = _other(host, facts[host.name], wanted, main.ca_hash, host.name in nodes, why)
         if reason:
             reset[host.name] = reason
     return Situation(facts, wanted, reset, lost)
@@ -95,8 +99,10 @@ def guard(ctx: Context, situation: Situation) -> None:
         )
 
 
-def _worker(here: HostFacts, wanted: bool, ca_hash: str, has_node: bool, why: str) -> str:
-    """Return why what a worker holds has to go; empty when it is kept or holds nothing."""
+def _other(
+    host: Host, here: HostFacts, wanted: bool, ca_hash: str, has_node: bool, why: str
+) -> str:
+    """Return why what another host holds has to go; empty when it is kept or holds nothing."""
     state = here.kubeadm
     if state.clean:
         return ""
@@ -106,13 +112,16 @@ def _worker(here: HostFacts, wanted: bool, ca_hash: str, has_node: bool, why: st
         return "a kubeadm join that did not end"
     if state.ca_hash != ca_hash:
         return "it is in another cluster"
+    if state.initialised != host.is_control_plane:
+        role = "a control plane" if state.initialised else "a worker"
+        return f"it is {role} of the cluster, wanted is {host.role.value.replace('_', ' ')}"
     return "" if has_node else "its Node was deleted: the cluster refuses its kubelet"
 
 
 def _difference(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str:
     """Return in what the cluster that stands differs from the wanted one; empty for nothing."""
     params = ctx.params
-    main = facts[ctx.control_plane.name]
+    main = facts[ctx.administrator.name]
     if main.kubeadm.cluster != params.cluster:
         return f"it is cluster {main.kubeadm.cluster or 'kubernetes'}, wanted is {params.cluster}"
     running = kube.get("/version")["gitVersion"].removeprefix("v")

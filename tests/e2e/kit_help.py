@@ -311,7 +311,9 @@ def params_for(lab_spec: Any, **changes: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def lab_kit(home: Path, hosts: Sequence[str] = HOSTS) -> Iterator[Kit]:
+def lab_kit(
+    home: Path, hosts: Sequence[str] = HOSTS, time_factor: float = 0.02, **changes: Any
+) -> Iterator[Kit]:
     """Start a lab and yield the `kit` for it; the lab ends afterwards."""
-    with running_lab(home / ".lab", hosts=hosts) as lab:
-        yield Kit(home, params_for(lab.spec), lab)
+    with running_lab(home / ".lab", hosts=hosts, time_factor=time_factor) as lab:
+        yield Kit(home, params_for(lab.spec, **changes), lab)

@@ -30,9 +30,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_spec(hosts: Sequence[str] = HOSTS, cluster: str = "test") -> LabSpec:
-    """Return the spec of a lab with these hosts on free ports; the first is the control plane."""
+    """Return the spec of a lab with these hosts on free ports.
+
+    The first one is a control plane, and so is every one that is called so.
+    """
     manifests, *ports = free_ports(len(hosts) + 1)
-    roles = ["control_plane", *["worker"] * (len(hosts) - 1)]
+    planes = {hosts[0], *(name for name in hosts if name.startswith("control-plane-"))}
+    roles = ["control_plane" if name in planes else "worker" for name in hosts]
     rows = zip(hosts, roles, ports, strict=True)
     return verbs.build_spec(cluster, rows, manifest_port=manifests)
 

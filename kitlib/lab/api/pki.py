@@ -88,6 +88,23 @@ def issue(
     return KeyPair(cert, key_pem)
 
 
+def reissue(ca: KeyPair, cert_pem: str, more: Sequence[str]) -> KeyPair:
+    """Return a server certificate like another one, for further names and addresses."""
+    old = x509.load_pem_x509_certificate(cert_pem.encode())
+    sans = list(old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    for name in more:
+        try:
+            san: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
+        except ValueError:
+            san = x509.DNSName(name)
+        if san not in sans:
+            sans.append(san)
+    key_pem = new_key()
+    public = _load_key(key_pem).public_key()
+    cert = _sign(ca, old.subject, public, sans, _purposes(True, False), 365)
+    return KeyPair(cert, key_pem)
+
+
 def new_csr(cn: str, orgs: Sequence[str] = ()) -> tuple[str, str]:
     """Return a new private key and a certificate signing request for it, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +22,7 @@ class Settings:
     sa_key_pem: str
     sa_public_pem: str
     kubelet_port: int = 10250
+    planes: list[str] = field(default_factory=list, compare=False)
+    """The addresses of all API servers, where there are several; they come and go too."""
+    faults: set[str] = field(default_factory=set, compare=False)
+    """The lab faults that the API acts on; they come and go while it runs."""

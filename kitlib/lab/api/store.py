@@ -64,6 +64,8 @@ class Store:
         self._log: TextIO | None = None
         self._path: Path | None = None
         self._lines = 0
+        self.on_record: Callable[[dict[str, Any]], None] | None = None
+        """Told of every record that is written to the log (the other members copy it)."""
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             self._path = directory / "objects.log"
@@ -131,6 +133,20 @@ class Store:
         self._listeners[kind].append(listener)
         return lambda: self._listeners[kind].remove(listener)
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return the log that makes this store again: every object, and the version."""
+        found: list[dict[str, Any]] = [
+            {"k": kind, "o": obj}
+            for kind, objects in self._objects.items()
+            for obj in objects.values()
+        ]
+        return [*found, {"rv": self.rv}]
+
+    def leap(self, versions: int = 1000) -> None:
+        """Go on from a later version: what an earlier leader gave out last may not be known."""
+        self.rv += versions
+        self._start = self.rv
+
     def close(self) -> None:
         """Close the log."""
         if self._log:
@@ -146,6 +162,8 @@ class Store:
             listener(event)
 
     def _append(self, record: dict[str, Any]) -> None:
+        if self.on_record is not None:
+            self.on_record(record)
         if self._log is None:
             return
         self._log.write(dumps(record) + "\n")

@@ -51,6 +51,9 @@ class InitOptions:
         endpoint: controlPlaneEndpoint, host:port; empty for the address itself.
         dry_run: Whether nothing may be changed.
         kubelet: Settings from a KubeletConfiguration document.
+        extra: Further flags for the kubelet, name -> value.
+        certificate_key: What the shared certificates are encrypted with; empty for a new one.
+        hide_key: Whether the key is not printed.
     """
 
     release: Release
@@ -73,6 +76,9 @@ class InitOptions:
     endpoint: str
     dry_run: bool
     kubelet: dict[str, Any]
+    extra: dict[str, str]
+    certificate_key: str
+    hide_key: bool
 
     @property
     def server(self) -> str:
@@ -110,8 +116,14 @@ class JoinOptions:
         name: The node's name.
         cri_socket: The runtime socket, where one is given.
         ignore: Preflight checks that only warn, lower case.
+        extra: Further flags for the kubelet, name -> value.
+        taints: What the Node registers with; empty for nothing.
         timeout: Seconds that discovery may take.
         verbose: Whether failed attempts at discovery are logged.
+        control_plane: Whether the host becomes a control plane.
+        certificate_key: What the shared certificates are decrypted with.
+        address: What the new API server advertises; empty for the host's own.
+        port: The port that it listens on.
     """
 
     server: str
@@ -122,8 +134,14 @@ class JoinOptions:
     name: str
     cri_socket: str
     ignore: frozenset[str]
+    extra: dict[str, str]
+    taints: tuple[dict[str, str], ...]
     timeout: float
     verbose: bool
+    control_plane: bool
+    certificate_key: str
+    address: str
+    port: int
 
 
 def new_token() -> str:
@@ -202,6 +220,9 @@ async def init_options(run: Run, flags: Flags) -> InitOptions:
         or str(cluster.get("controlPlaneEndpoint") or ""),
         dry_run=flags.on("dry-run"),
         kubelet=documents.get("KubeletConfiguration", {}),
+        extra=_extra_args(node),
+        certificate_key=flags.get("certificate-key") or str(init.get("certificateKey") or ""),
+        hide_key=flags.on("skip-certificate-key-print"),
     )
 
 
@@ -215,6 +236,8 @@ async def join_options(run: Run, flags: Flags) -> JoinOptions:
     discovery = document.get("discovery") or {}
     by_token = discovery.get("bootstrapToken") or {}
     node = document.get("nodeRegistration") or {}
+    plane = document.get("controlPlane") or {}
+    local = plane.get("localAPIEndpoint") or {}
     server = flags.rest[0] if flags.rest else str(by_token.get("apiServerEndpoint") or "")
     both = flags.get("token")
     token = flags.get("discovery-token") or both or str(by_token.get("token") or "")
@@ -267,8 +290,21 @@ async def join_options(run: Run, flags: Flags) -> JoinOptions:
         name=flags.get("node-name") or str(node.get("name") or await run.node_name()),
         cri_socket=flags.get("cri-socket") or str(node.get("criSocket") or ""),
         ignore=_ignored(flags, node),
-        timeout=duration(str(discovery.get("timeout") or "5m0s")),
+        extra=_extra_args(node),
+        taints=tuple(node.get("taints") or ()),
+        timeout=duration(
+            str(
+                discovery.get("timeout")
+                or (document.get("timeouts") or {}).get("discovery")
+                or "5m0s"
+            )
+        ),
         verbose=flags.get("v", "0") != "0",
+        control_plane=flags.on("control-plane") or "controlPlane" in document,
+        certificate_key=flags.get("certificate-key") or str(plane.get("certificateKey") or ""),
+        address=flags.get("apiserver-advertise-address")
+        or str(local.get("advertiseAddress") or ""),
+        port=int(flags.get("apiserver-bind-port") or local.get("bindPort") or 6443),
     )
 
 
@@ -324,6 +360,14 @@ def _validate(token: str, pod_cidr: str, service_cidr: str) -> None:
                 f'networking.{field}: Invalid value: "{value}": '
                 f"couldn't parse subnet: invalid CIDR address: {value}"
             ) from None
+
+
+def _extra_args(node: dict[str, Any]) -> dict[str, str]:
+    """Return kubeletExtraArgs: a mapping until v1beta3, a list since."""
+    given = node.get("kubeletExtraArgs") or {}
+    if isinstance(given, dict):
+        return {str(name): str(value) for name, value in given.items()}
+    return {str(item["name"]): str(item["value"]) for item in given}
 
 
 def _ignored(flags: Flags, node: dict[str, Any]) -> frozenset[str]:

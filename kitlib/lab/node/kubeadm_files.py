@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -22,6 +22,7 @@ __all__ = [
     "kubeconfigs",
     "kubelet_config",
     "kubelet_flags",
+    "leaves",
 ]
 
 PKI = "/etc/kubernetes/pki"
@@ -32,12 +33,7 @@ _CLIENT_PEM = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 def certificates(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
     """Write every certificate and key; yields kubeadm's line and its recorded delay for each."""
     name, address = options.name, options.address
-    svc = f"kubernetes.default.svc.{options.domain}"
-    dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", svc, name]
-    ips = [str(options.services[1]), address]
-    for extra in (*options.cert_sans, options.endpoint.partition(":")[0]):
-        if extra and extra not in dns + ips:
-            (ips if extra.replace(".", "").isdigit() else dns).append(extra)
+    dns, ips = _api_names(options)
     yield f'[certs] Using certificateDir folder "{PKI}"', 0.0
     ca = _authority(run, "ca", "kubernetes")
     yield '[certs] Generating "ca" certificate and key', 0.25
@@ -76,8 +72,53 @@ def certificates(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
     yield '[certs] Generating "sa" key and public key', 0.12
 
 
-def kubeconfigs(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
-    """Write the kubeconfig files; yields kubeadm's line and its recorded delay for each."""
+def leaves(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
+    """Write a further control plane's own certificates, signed by the authorities it was given."""
+    name, address = options.name, options.address
+    ca, front, etcd = (_given(run, file) for file in ("ca", "front-proxy-ca", "etcd/ca"))
+    _leaf(run, "front-proxy-client", front, "front-proxy-client")
+    yield '[certs] Generating "front-proxy-client" certificate and key', 0.1
+    dns, ips = _api_names(options)
+    _leaf(run, "apiserver", ca, "kube-apiserver", dns=dns, ips=ips, server=True)
+    yield '[certs] Generating "apiserver" certificate and key', 0.15
+    yield _signed("apiserver", dns, ips), 0.0
+    orgs = ("system:masters",) if options.release.minor < 29 else ("kubeadm:cluster-admins",)
+    _leaf(run, "apiserver-kubelet-client", ca, "kube-apiserver-kubelet-client", orgs=orgs)
+    yield '[certs] Generating "apiserver-kubelet-client" certificate and key', 0.2
+    own_dns, own_ips = ["localhost", name], [address, "127.0.0.1", "::1"]
+    for use in ("server", "peer"):
+        _leaf(run, f"etcd/{use}", etcd, name, dns=own_dns, ips=own_ips, server=True, client=True)
+        yield f'[certs] Generating "etcd/{use}" certificate and key', 0.06
+        yield _signed(f"etcd/{use}", own_dns, own_ips), 0.0
+    for file, cn in (
+        ("etcd/healthcheck-client", "kube-etcd-healthcheck-client"),
+        ("apiserver-etcd-client", "kube-apiserver-etcd-client"),
+    ):
+        _leaf(run, file, etcd, cn, orgs=("system:masters",))
+        yield f'[certs] Generating "{file}" certificate and key', 0.2
+
+
+def _api_names(options: InitOptions) -> tuple[list[str], list[str]]:
+    """Return the names and the addresses in the API server's certificate."""
+    svc = f"kubernetes.default.svc.{options.domain}"
+    dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", svc, options.name]
+    ips = [str(options.services[1]), options.address]
+    for extra in (*options.cert_sans, options.endpoint.partition(":")[0]):
+        if extra and extra not in dns + ips:
+            (ips if extra.replace(".", "").isdigit() else dns).append(extra)
+    return dns, ips
+
+
+def kubeconfigs(
+    run: Run, options: InitOptions, *, kubelet: bool = True
+) -> Iterator[tuple[str, float]]:
+    """Write the kubeconfig files; yields kubeadm's line and its recorded delay for each.
+
+    Args:
+        run: The running kubeadm.
+        options: What it was told.
+        kubelet: Whether the kubelet's is among them; one that joins gets its own.
+    """
     yield '[kubeconfig] Using kubeconfig folder "/etc/kubernetes"', 0.0
     ca = pki.KeyPair(run.path(CA_CERT).read_text(), run.path(f"{PKI}/ca.key").read_text())
     node = f"system:node:{options.name}"
@@ -95,6 +136,7 @@ def kubeconfigs(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
         ("controller-manager.conf", "system:kube-controller-manager", (), local),
         ("scheduler.conf", "system:kube-scheduler", (), local),
     ]
+    users = [each for each in users if kubelet or each[0] != "kubelet.conf"]
     for (file, user, orgs, server), after in zip(users, (0.1, 0.1, 0.1, 0.12, 0.1), strict=False):
         pair = pki.issue(ca, user, orgs, client=True)
         shown = user if file != "kubelet.conf" else node
@@ -167,7 +209,14 @@ def kubelet_config(release: Release, dns: str, domain: str) -> dict[str, Any]:
     return config
 
 
-def kubelet_flags(run: Run, release: Release, name: str, cri_socket: str) -> str:
+def kubelet_flags(
+    run: Run,
+    release: Release,
+    name: str,
+    cri_socket: str,
+    extra: Mapping[str, str] | None = None,
+    taints: Sequence[Mapping[str, str]] = (),
+) -> str:
     """Return the text of kubeadm-flags.env."""
     flags = []
     if release.minor < 24:
@@ -177,7 +226,17 @@ def kubelet_flags(run: Run, release: Release, name: str, cri_socket: str) -> str
         flags.append(f"--hostname-override={name}")
     if release.minor < 35:
         flags.append(f"--pod-infra-container-image={release.pause()}")
+    if taints:
+        shown = (f"{t['key']}={t.get('value') or ''}:{t['effect']}" for t in taints)
+        flags.append(f"--register-with-taints={','.join(shown)}")
+    flags += [f"--{flag}={value}" for flag, value in (extra or {}).items()]
     return f'KUBELET_KUBEADM_ARGS="{" ".join(flags)}"\n'
+
+
+def _given(run: Run, file: str) -> pki.KeyPair:
+    """Return a certificate authority that is on the host already."""
+    read = (run.path(f"{PKI}/{file}.{part}").read_text() for part in ("crt", "key"))
+    return pki.KeyPair(*read)
 
 
 def _authority(run: Run, file: str, cn: str) -> pki.KeyPair:

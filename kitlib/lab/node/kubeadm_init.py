@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 from kitlib.lab.api import pki
-from kitlib.lab.node import kubeadm_addons, kubeadm_files, kubeadm_objects
+from kitlib.lab.node import kubeadm_addons, kubeadm_files, kubeadm_objects, kubeadm_planes
 from kitlib.lab.node.flags import Flags
 from kitlib.lab.node.kubeadm_config import InitOptions, init_options
 from kitlib.lab.node.kubeadm_manifests import dump, manifest
@@ -15,7 +15,7 @@ from kitlib.lab.node.kubeadm_run import MANIFESTS, KubeadmError, Run
 from kitlib.lab.node.kubeadm_wait import mark_cri_socket, start_kubelet, wait_for_api
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, ApiUnreachable
 
-__all__ = ["init"]
+__all__ = ["init", "mark"]
 
 _STABLE = "https://dl.k8s.io/release/stable-1.txt"
 _SUPER_ADMIN = "/etc/kubernetes/super-admin.conf"
@@ -29,6 +29,8 @@ async def init(run: Run, flags: Flags) -> int:
     """
     options = await init_options(run, flags)
     await run.host.sleep(0.35)
+    if flags.rest[:2] == ("phase", "upload-certs"):
+        return await _upload_phase(run, options)
     if not options.asked_version:
         await _offline(run)
     await run.out(f"[init] Using Kubernetes version: {options.release.tag}")
@@ -60,6 +62,18 @@ async def init(run: Run, flags: Flags) -> int:
     finally:
         await api.close()
     await _farewell(run, options)
+    return 0
+
+
+async def _upload_phase(run: Run, options: InitOptions) -> int:
+    """Run `init phase upload-certs` by itself."""
+    api = run.admin()
+    try:
+        await _upload_certs(run, options, api)
+    except (ApiRefused, ApiUnreachable) as failed:
+        raise KubeadmError(f"error execution phase upload-certs: {failed}") from failed
+    finally:
+        await api.close()
     return 0
 
 
@@ -113,7 +127,9 @@ async def _kubelet(run: Run, options: InitOptions) -> None:
         '"/var/lib/kubelet/kubeadm-flags.env"'
     )
     release = options.release
-    flags = kubeadm_files.kubelet_flags(run, release, options.name, options.cri_socket)
+    flags = kubeadm_files.kubelet_flags(
+        run, release, options.name, options.cri_socket, options.extra
+    )
     run.write("/var/lib/kubelet/kubeadm-flags.env", flags, 0o644)
     config = kubeadm_files.kubelet_config(release, options.dns_address, options.domain)
     config |= {k: v for k, v in options.kubelet.items() if k not in ("apiVersion", "kind")}
@@ -172,17 +188,7 @@ async def _configure(run: Run, options: InitOptions, api: ApiClient) -> None:
         run, api, options.name, options.cri_socket or release.cri_socket, "upload-config/kubelet"
     )
     await _upload_certs(run, options, api)
-    await run.out(
-        f"[mark-control-plane] Marking the node {options.name} as control-plane by adding the "
-        f"{release.labels_shown}"
-    )
-    shown = " ".join(f"{taint['key']}:{taint['effect']}" for taint in release.taints)
-    await run.out(
-        f"[mark-control-plane] Marking the node {options.name} as control-plane by adding the "
-        f"taints [{shown}]"
-    )
-    run.phase = "mark-control-plane"
-    await _mark_node(api, options)
+    await mark(run, options, api)
     run.phase = "bootstrap-token"
     await run.host.sleep(0.5)
     await _bootstrap_token(run, options, api, roles)
@@ -207,23 +213,23 @@ async def _upload_certs(run: Run, options: InitOptions, api: ApiClient) -> None:
     if not options.upload_certs:
         await run.out("[upload-certs] Skipping phase. Please see --upload-certs")
         return
-    key = secrets.token_hex(32)
+    await kubeadm_planes.upload(run, options, api)
+
+
+async def mark(run: Run, options: InitOptions, api: ApiClient) -> None:
+    """Give the Node the labels and taints of a control plane."""
+    release = options.release
     await run.out(
-        '[upload-certs] Storing the certificates in Secret "kubeadm-certs" '
-        'in the "kube-system" Namespace'
+        f"[mark-control-plane] Marking the node {options.name} as control-plane by adding the "
+        f"{release.labels_shown}"
     )
-    await kubeadm_objects.ensure(
-        api,
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "Opaque",
-            "metadata": {"name": "kubeadm-certs", "namespace": "kube-system"},
-            "data": {},
-        },
+    shown = " ".join(f"{taint['key']}:{taint['effect']}" for taint in release.taints)
+    await run.out(
+        f"[mark-control-plane] Marking the node {options.name} as control-plane by adding the "
+        f"taints [{shown}]"
     )
-    await run.out("[upload-certs] Using certificate key:")
-    await run.out(key)
+    run.phase = "mark-control-plane"
+    await _mark_node(api, options)
 
 
 async def _mark_node(api: ApiClient, options: InitOptions) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from kitlib.lab.api import pki
-from kitlib.lab.node import kubeadm_files, services
+from kitlib.lab.node import kubeadm_files, kubeadm_planes, services
 from kitlib.lab.node.flags import Flags
-from kitlib.lab.node.kubeadm_config import JoinOptions, join_options
+from kitlib.lab.node.kubeadm_config import InitOptions, JoinOptions, join_options
+from kitlib.lab.node.kubeadm_init import mark
 from kitlib.lab.node.kubeadm_manifests import dump
 from kitlib.lab.node.kubeadm_preflight import DOCKER_MISSING, join_checks, report
 from kitlib.lab.node.kubeadm_release import Release
@@ -36,7 +37,7 @@ _IDENTITY = "error execution phase preflight: couldn't validate the identity of 
 
 
 async def join(run: Run, flags: Flags) -> int:
-    """Make this host a worker of a cluster; returns the exit status.
+    """Make this host a worker, or a further control plane, of a cluster; returns the exit status.
 
     Raises:
         KubeadmError: A phase failed; what earlier phases wrote stays.
@@ -54,9 +55,13 @@ async def join(run: Run, flags: Flags) -> int:
     cluster = await _discover(run, options)
     bootstrap = _bootstrap_config(options, cluster)
     api = _client(cluster, options.tls_token)
+    plane = None
     try:
-        kubelet = await _configuration(run, api)
+        kubelet, config = await _configuration(run, api)
         await _duplicate(api, options.name)
+        if options.control_plane:
+            plane = kubeadm_planes.options_for(run, options, config)
+            await kubeadm_planes.prepare(run, plane, api)
     finally:
         await api.close()
     await _start(run, options, bootstrap, cluster["ca"], kubelet)
@@ -68,6 +73,8 @@ async def join(run: Run, flags: Flags) -> int:
     finally:
         await api.close()
     run.path(_BOOTSTRAP_CONF).unlink(missing_ok=True)
+    if plane is not None:
+        return await _finish_plane(run, plane)
     for line in (
         "",
         "This node has joined the cluster:",
@@ -75,6 +82,41 @@ async def join(run: Run, flags: Flags) -> int:
         "* The Kubelet was informed of the new secure connection details.",
         "",
         "Run 'kubectl get nodes' on the control-plane to see this node join the cluster.",
+        "",
+    ):
+        await run.out(line)
+    return 0
+
+
+async def _finish_plane(run: Run, plane: InitOptions) -> int:
+    """Join etcd and mark the Node; returns the exit status."""
+    api = run.admin()
+    try:
+        await kubeadm_planes.grow(run, plane, api)
+        await mark(run, plane, api)
+    except (ApiRefused, ApiUnreachable) as failed:
+        raise KubeadmError(f"error execution phase {run.phase}: {failed}") from failed
+    finally:
+        await api.close()
+    old = "(master) " if run.own.minor < 24 else ""
+    for line in (
+        "",
+        "This node has joined the cluster and a new control plane instance was created:",
+        "",
+        "* Certificate signing request was sent to apiserver and approval was received.",
+        "* The Kubelet was informed of the new secure connection details.",
+        f"* Control plane {old}label and taint were applied to the new node.",
+        "* The Kubernetes control plane instances scaled up.",
+        "* A new etcd member was added to the local/stacked etcd cluster.",
+        "",
+        "To start administering your cluster from this node, you need to run the following as a "
+        "regular user:",
+        "",
+        "\tmkdir -p $HOME/.kube",
+        "\tsudo cp -i /etc/kubernetes/admin.conf $HOME/.kube/config",
+        "\tsudo chown $(id -u):$(id -g) $HOME/.kube/config",
+        "",
+        "Run 'kubectl get nodes' to see this node join the cluster.",
         "",
     ):
         await run.out(line)
@@ -178,8 +220,8 @@ def _client(cluster: dict[str, str], token: str) -> ApiClient:
     return ApiClient(cluster["server"], ssl.create_default_context(cadata=cluster["ca"]), token)
 
 
-async def _configuration(run: Run, api: ApiClient) -> str:
-    """Return the kubelets' configuration that the cluster stores, as text.
+async def _configuration(run: Run, api: ApiClient) -> tuple[str, dict[str, Any]]:
+    """Return the kubelets' configuration that the cluster stores, as text, and the cluster's.
 
     Raises:
         KubeadmError: One of the ConfigMaps cannot be read.
@@ -214,7 +256,7 @@ async def _configuration(run: Run, api: ApiClient) -> str:
             if wanted == "kubeadm-config"
             else f"error execution phase kubelet-start: failed to get config map: {failed}"
         ) from failed
-    return kubelet
+    return kubelet, cluster
 
 
 async def _duplicate(api: ApiClient, name: str) -> None:
@@ -256,7 +298,9 @@ async def _start(
         "[kubelet-start] Writing kubelet environment file with flags to file "
         '"/var/lib/kubelet/kubeadm-flags.env"'
     )
-    flags = kubeadm_files.kubelet_flags(run, run.own, options.name, options.cri_socket)
+    flags = kubeadm_files.kubelet_flags(
+        run, run.own, options.name, options.cri_socket, options.extra, options.taints
+    )
     run.write("/var/lib/kubelet/kubeadm-flags.env", flags, 0o644)
     await run.out("[kubelet-start] Starting the kubelet")
     await start_kubelet(run)

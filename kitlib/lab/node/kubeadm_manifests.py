@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -25,13 +26,20 @@ def dump(document: Obj) -> str:
     return yaml.safe_dump(document, default_flow_style=False, sort_keys=True, width=100_000)
 
 
-def manifest(component: str, options: InitOptions) -> str:
-    """Return the manifest of one control plane component as YAML."""
+def manifest(component: str, options: InitOptions, peers: Mapping[str, str] | None = None) -> str:
+    """Return the manifest of one control plane component as YAML.
+
+    Args:
+        component: `kube-apiserver`, `kube-controller-manager`, `kube-scheduler` or `etcd`.
+        options: What kubeadm was told.
+        peers: etcd's members, name -> address, for one that joins them.
+    """
+    if component == "etcd":
+        return dump(_etcd(options, peers))
     build = {
         "kube-apiserver": _apiserver,
         "kube-controller-manager": _controller_manager,
         "kube-scheduler": _scheduler,
-        "etcd": _etcd,
     }[component]
     return dump(build(options))
 
@@ -142,7 +150,7 @@ def _scheduler(options: InitOptions) -> Obj:
     return _pod("kube-scheduler", options, flags, probe, "100m", (("kubeconfig", conf),))
 
 
-def _etcd(options: InitOptions) -> Obj:
+def _etcd(options: InitOptions, peers: Mapping[str, str] | None = None) -> Obj:
     client, peer = f"https://{options.address}:2379", f"https://{options.address}:2380"
     flags = {
         "advertise-client-urls": client,
@@ -163,6 +171,9 @@ def _etcd(options: InitOptions) -> Obj:
         "snapshot-count": "10000",
         "trusted-ca-file": f"{_PKI}/etcd/ca.crt",
     }
+    if peers:
+        urls = (f"{name}=https://{address}:2380" for name, address in peers.items())
+        flags |= {"initial-cluster": ",".join(urls), "initial-cluster-state": "existing"}
     volumes = (("etcd-data", "/var/lib/etcd"), ("etcd-certs", f"{_PKI}/etcd"))
     probe = _probe("/health", "127.0.0.1", 2381, "HTTP")
     pod = _pod("etcd", options, flags, probe, "100m", volumes)

@@ -12,7 +12,15 @@ from kitlib.lab.node.kubeadm_files import kubelet_config
 from kitlib.lab.node.kubeadm_manifests import dump
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused
 
-__all__ = ["cluster_info", "ensure", "kubeadm_config", "kubelet_config_map", "rbac", "token_secret"]
+__all__ = [
+    "certs_roles",
+    "cluster_info",
+    "ensure",
+    "kubeadm_config",
+    "kubelet_config_map",
+    "rbac",
+    "token_secret",
+]
 
 Obj = dict[str, Any]
 _RBAC = "rbac.authorization.k8s.io"
@@ -206,6 +214,17 @@ def rbac(options: InitOptions) -> dict[str, list[Obj]]:
             binding("kubeadm:cluster-admins", "cluster-admin", [_group("kubeadm:cluster-admins")])
         ]
     return steps
+
+
+def certs_roles() -> tuple[Obj, Obj]:
+    """Return the role that lets joining control planes read the shared certificates."""
+    return _role(
+        "kube-system",
+        "kubeadm:kubeadm-certs",
+        "secrets",
+        "kubeadm-certs",
+        [_group(_BOOTSTRAPPERS)],
+    )
 
 
 def binding(name: str, role: str, subjects: list[Obj]) -> Obj:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from kitlib.lab.node import services
+from kitlib.lab.node import kubeadm_planes, services
 from kitlib.lab.node.flags import Flags
 from kitlib.lab.node.kubeadm_preflight import DOCKER_MISSING
 from kitlib.lab.node.kubeadm_run import ADMIN_CONF, KubeadmError, Run
@@ -45,6 +45,8 @@ async def reset(run: Run, flags: Flags) -> int:
     prompt = await _confirm(run, flags)
     await run.out(f"{prompt}[preflight] Running pre-flight checks")
     etcd = await _etcd(run, configured)
+    if etcd and configured:
+        await _leave_etcd(run)
     await run.out("[reset] Stopping the kubelet service")
     await services.stop(run.host, "kubelet")
     await run.out('[reset] Unmounting mounted directories in "/var/lib/kubelet"', 0.03)
@@ -53,6 +55,22 @@ async def reset(run: Run, flags: Flags) -> int:
     for line in _leftovers(run.own.minor):
         await run.out(line)
     return 0
+
+
+async def _leave_etcd(run: Run) -> None:
+    """Take the host's member out of etcd where there are others, and say so if that fails."""
+    api = ApiClient.from_kubeconfig(run.path(ADMIN_CONF))
+    try:
+        why = await kubeadm_planes.leave(run, api)
+    finally:
+        await api.close()
+    if why:
+        await run.log(
+            "W",
+            "removeetcdmember.go:106",
+            f"[reset] Failed to remove etcd member: {why}, please manually remove this etcd member "
+            "using etcdctl",
+        )
 
 
 async def _read_configuration(run: Run) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import time
 import uuid
@@ -108,6 +109,17 @@ def conditions(
             }
         )
     return found
+
+
+def registered_taints(flags: Path = Path("/var/lib/kubelet/kubeadm-flags.env")) -> list[Obj]:
+    """Return the taints that a new Node gets: --register-with-taints, as kubeadm wrote it."""
+    found = re.search(r"--register-with-taints=([^\s\"]+)", _text(str(flags)))
+    taints = []
+    for text in found[1].split(",") if found else ():
+        rest, _, effect = text.rpartition(":")
+        key, _, value = rest.partition("=")
+        taints.append({"key": key, **({"value": value} if value else {}), "effect": effect})
+    return taints
 
 
 class NodeReporter:
@@ -311,7 +323,7 @@ class NodeReporter:
                 "labels": labels,
                 "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
             },
-            "spec": {},
+            "spec": {"taints": taints} if (taints := registered_taints()) else {},
             "status": {
                 "addresses": [
                     {"type": "InternalIP", "address": host.address},

@@ -12,6 +12,7 @@ import hashlib
 import signal
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -24,6 +25,9 @@ from kitlib.lab.node.runtime import end_process
 __all__ = ["MANIFESTS", "api_command", "flags_of", "mirror_of", "read_manifests"]
 
 MANIFESTS = Path("/etc/kubernetes/manifests")
+_FAULTS = Path("/run/lab-api-faults")
+_OF_THE_API = frozenset({"token-expired", "wrong-ca-hash"})
+"""The faults that the API process itself acts on; the file tells it."""
 _STOPPED, _AT_WORK = 1.0, 0.2
 """Seconds that an API server under the fault api-slow stands still and works, in turn."""
 
@@ -88,13 +92,16 @@ def flags_of(pod: Obj) -> dict[str, str]:
     return {name: value for name, _, value in flags}
 
 
-def api_command(pod: Obj, manager: Obj | None, time_factor: float) -> list[str]:
+def api_command(
+    pod: Obj, manager: Obj | None, time_factor: float, etcd: Obj | None = None
+) -> list[str]:
     """Return the command line of the API process.
 
     Args:
         pod: The kube-apiserver static pod.
         manager: The kube-controller-manager static pod, which knows the pod CIDR.
         time_factor: What recorded delays are multiplied by.
+        etcd: The etcd static pod, which knows the other members; None for a lone API.
     """
     flags = flags_of(pod)
     image = pod["spec"]["containers"][0]["image"]
@@ -108,8 +115,14 @@ def api_command(pod: Obj, manager: Obj | None, time_factor: float) -> list[str]:
         *("--kubernetes-version", version),
         *("--service-cidr", flags["service-cluster-ip-range"]),
         *("--time-factor", f"{time_factor:g}"),
+        *("--faults", str(_FAULTS)),
     ]
     cidr = flags_of(manager).get("cluster-cidr", "") if manager is not None else ""
+    if etcd is not None:
+        peers = flags_of(etcd)["initial-cluster"].split(",")
+        known = (peer.partition("=")[::2] for peer in peers)
+        cluster = ",".join(f"{name}={urlsplit(url).hostname}" for name, url in known)
+        command += ["--member", flags_of(etcd)["name"], "--initial-cluster", cluster]
     return [*command, *(("--pod-cidr", cidr) if cidr else ())]
 
 
@@ -117,23 +130,32 @@ def api_command(pod: Obj, manager: Obj | None, time_factor: float) -> list[str]:
 async def kube_apiserver(program: Program) -> int:
     """Run the API process until it dies or is stopped."""
     host = program.host
-    manager = None
-    for pod in read_manifests(MANIFESTS, host.name).values():
-        if pod["metadata"]["name"].startswith("kube-controller-manager"):
-            manager = pod
-    command = api_command(program.pod, manager, host.time_factor)
+    # A joining control plane has the API's manifest before etcd's: without etcd it cannot serve.
+    while (etcd := _manifest_of(host, "etcd")) is None:  # noqa: ASYNC110 - files, no event
+        await asyncio.sleep(_AT_WORK)
+    manager = _manifest_of(host, "kube-controller-manager")
+    command = api_command(program.pod, manager, host.time_factor, etcd)
     process = await host.spawn(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     brake = asyncio.create_task(_slow_down(host, process))
+    teller = asyncio.create_task(_tell_faults(host))
     try:
         while process.stdout is not None and (line := await process.stdout.readline()):
             program.log(line.decode(errors="replace").rstrip())
         return abs(await process.wait())
     finally:
         brake.cancel()
-        await asyncio.gather(brake, return_exceptions=True)
+        teller.cancel()
+        await asyncio.gather(brake, teller, return_exceptions=True)
         await asyncio.shield(end_process(process, 5.0))
+
+
+def _manifest_of(host: LabHost, component: str) -> Obj | None:
+    for pod in read_manifests(MANIFESTS, host.name).values():
+        if pod["metadata"]["name"] == f"{component}-{host.name}":
+            return pod
+    return None
 
 
 async def _slow_down(host: LabHost, process: asyncio.subprocess.Process) -> None:
@@ -148,4 +170,15 @@ async def _slow_down(host: LabHost, process: asyncio.subprocess.Process) -> None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(_AT_WORK)
+
+
+async def _tell_faults(host: LabHost) -> None:
+    """Keep the file current that names the faults of the API process."""
+    told: set[str] | None = None
+    while True:
+        now = host.faults & _OF_THE_API
+        if now != told:
+            _FAULTS.write_text("".join(f"{name}\n" for name in sorted(now)))
+            told = now
         await asyncio.sleep(_AT_WORK)

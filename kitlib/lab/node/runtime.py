@@ -29,7 +29,7 @@ from kitlib.lab.node.kubelet_client import Obj
 __all__ = ["Container", "ContainerLog", "NoSuchCommand", "Runtime", "Sandbox", "runtime_of"]
 
 _SANDBOXES = Path("/run/containerd/io.containerd.grpc.v1.cri/sandboxes")
-_APPLETS = ("nslookup",)
+_APPLETS = ("etcdctl", "nslookup")
 _ENTER = 'hostname "$1"; mount --bind "$2/resolv.conf" /etc/resolv.conf; \
 mount --bind "$2/hosts" /etc/hosts; shift 2; exec "$@"'
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from pathlib import Path
 
 from kitlib.lab.api import clock
 from kitlib.lab.api.auth import Auth
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 # Recorded: on a new cluster the controllers are at work 17 s after the API came up (they are
 # started twice on the way); after a restart of the API alone they are back within 2 s.
 FIRST_START, RESTART = 17.0, 2.0
+_FAULTS_EVERY = 0.1
 
 
 class Manager:
@@ -39,6 +41,8 @@ class Manager:
         self._fresh = registry.store.fresh
         self._auth = auth
         self._tasks: list[asyncio.Task[None]] = []
+        self._signer = BootstrapSigner(registry)
+        self._cleaner = TokenCleaner(registry)
 
     def start(self) -> None:
         """Make the system namespaces and the `kubernetes` Service; begin the rest."""
@@ -64,8 +68,8 @@ class Manager:
             Scheduler(registry),
             Endpoints(registry),
             Certificates(registry),
-            BootstrapSigner(registry),
-            TokenCleaner(registry),
+            self._signer,
+            self._cleaner,
             Evictions(registry),
             GarbageCollector(registry),
             Namespaces(registry),
@@ -74,6 +78,21 @@ class Manager:
         async with asyncio.TaskGroup() as group:
             for controller in controllers:
                 group.create_task(controller.run(), name=controller.name)
+
+    async def follow_faults(self, file: Path) -> None:
+        """Take over the faults that a file names, one a line, as they come and go."""
+        faults = self._registry.settings.faults
+        while True:
+            try:
+                now = set(file.read_text().split())
+            except OSError:
+                now = set()
+            if now != faults:
+                faults.clear()
+                faults.update(now)
+                for controller in (self._signer, self._cleaner):
+                    controller.seed()
+            await asyncio.sleep(_FAULTS_EVERY)
 
     def _lead(self) -> None:
         """Record who leads: the control plane's only candidates."""

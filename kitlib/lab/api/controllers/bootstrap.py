@@ -6,6 +6,8 @@ import base64
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+import yaml
+
 from kitlib.lab.api import clock, pki
 from kitlib.lab.api.auth import BOOTSTRAPPERS, NODES_GROUP, decode, token_expired
 from kitlib.lab.api.controllers.base import Controller
@@ -27,6 +29,7 @@ class BootstrapSigner(Controller):
 
     name = "bootstrapsigner"
     kinds = (SECRETS, CONFIG_MAPS)
+    _foreign = ""
 
     def keys(self, event: Event) -> Iterable[Hashable]:
         """Return the one key when a token or cluster-info changed."""
@@ -45,18 +48,36 @@ class BootstrapSigner(Controller):
             if secret.get("type") == TOKEN_TYPE
             and decode(secret, "usage-bootstrap-signing") == "true"
             and not token_expired(secret)
+            and "token-expired" not in self.registry.settings.faults
         }
 
         def change(obj: Obj) -> None:
             data = obj.get("data") or {}
-            content = data.get("kubeconfig", "")
+            content = self._content(data.get("kubeconfig", ""))
             kept = {name: value for name, value in data.items() if not name.startswith(_PREFIX)}
+            kept |= {"kubeconfig": content} if content else {}
             for token_id, secret in tokens.items():
                 kept[_PREFIX + token_id] = pki.jws_detached(content, token_id, secret)
             obj["data"] = kept
 
         self.registry.patch(CONFIG_MAPS, "kube-public", "cluster-info", change)
         return None
+
+    def _content(self, text: str) -> str:
+        """Return cluster-info's kubeconfig: as it is, or with another CA under that fault."""
+        if not text:
+            return text
+        if "wrong-ca-hash" in self.registry.settings.faults:
+            self._foreign = self._foreign or pki.new_ca("kubernetes").cert_pem
+            wanted = self._foreign
+        elif self._foreign:
+            wanted = self.registry.settings.ca_pem
+        else:
+            return text
+        config = yaml.safe_load(text)
+        encoded = base64.b64encode(wanted.encode()).decode()
+        config["clusters"][0]["cluster"]["certificate-authority-data"] = encoded
+        return str(yaml.safe_dump(config, default_flow_style=False, width=100_000))
 
 
 class TokenCleaner(Controller):
@@ -74,7 +95,7 @@ class TokenCleaner(Controller):
         if when is None:
             return None
         left = (when - clock.now()).total_seconds()
-        if left > 0:
+        if left > 0 and "token-expired" not in self.registry.settings.faults:
             return left + 0.01
         self.registry.remove(SECRETS, *key)
         return None

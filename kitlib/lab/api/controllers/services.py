@@ -154,7 +154,8 @@ def publish_api(registry: Registry) -> None:
         spec = {"clusterIP": address, "ports": ports}
         registry.make(SERVICES, {"metadata": {**name, "labels": labels}, "spec": spec})
     ports = [{**port, "port": settings.port}]
-    subsets = [{"addresses": [{"ip": settings.advertise}], "ports": ports}]
+    planes = settings.planes or [settings.advertise]
+    subsets = [{"addresses": [{"ip": address} for address in planes], "ports": ports}]
 
     def endpoints(obj: Obj) -> None:
         obj["subsets"] = subsets
@@ -166,8 +167,8 @@ def publish_api(registry: Registry) -> None:
         return
 
     def slice_(obj: Obj) -> None:
-        addresses = [settings.advertise]
-        obj["endpoints"] = [{"addresses": addresses, "conditions": {"ready": True}}]
+        ready = {"conditions": {"ready": True}}
+        obj["endpoints"] = [{"addresses": [address], **ready} for address in planes]
         obj["ports"] = ports
 
     if not registry.patch(SLICES, "default", "kubernetes", slice_):
