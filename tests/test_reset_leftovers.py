@@ -57,6 +57,13 @@ def test_after_a_reset_of_flannel_all_that_was_recorded_is_planned() -> None:
     assert not any(word in text for word in ("ipset", "routing table", "IPVS"))
 
 
+def test_a_plugins_credentials_beside_its_configuration_go_too() -> None:
+    names = "10-flannel.conflist\n.kubernetes-cni-keep\ncalico-kubeconfig\nmine.txt\n"
+    action = one(host_facts(sections={"cni.names": names}), "CNI configuration")
+    assert action.what.endswith("left: 10-flannel.conflist, calico-kubeconfig")
+    assert "/etc/cni/net.d/calico-kubeconfig" in str(action.command)
+
+
 def test_only_what_a_cluster_makes_is_planned() -> None:
     text = " ".join(whats(host_facts(**IPVS)))
     assert "ipsets that were left: KUBE-CLUSTER-IP, kube-router-pod-subnets" in text

@@ -15,6 +15,7 @@ from kitlib.plugins import (
     leftover_chains,
     leftover_ipsets,
     leftover_route_tables,
+    owner_of_cni_file,
     owner_of_interface,
 )
 from kitlib.plugins.schema import matches
@@ -118,10 +119,12 @@ def _leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str]
         return []  # another plugin's traces here would have made the cluster an unwanted one
     actions = []
     files = [file.name for file in here.cni.files]
+    # A plugin's credentials lie there too; they are no configuration, and so not in the list.
+    files += [n for n in here.cni.names or () if n not in files and owner_of_cni_file(n)]
     if files:
         paths = [f"{CNI_DIRECTORY}/{file}" for file in files]
         what = f"remove the CNI configuration that was left: {', '.join(files)}"
-        actions.append(Action(name, what, Cmd.change("rm", "-f", *paths)))
+        actions.append(Action(name, what, Cmd.change("rm", "-rf", *paths)))
     owners = {link.name: owner_of_interface(link.name) for link in here.links or ()}
     devices = [device for device, owner in owners.items() if owner or device == KUBE_IPVS]
     services = _ipvs(name, here)
