@@ -1,14 +1,17 @@
 """Becoming root on hosts whose login is somebody else's: sudo, with or without a password.
 
 The password goes to sudo's standard input and nowhere else: not into an argument list, not into an
-environment on the host, not into a file. The command that sudo starts reads /dev/null, so it never
-sees the password either, not even where sudo turns out not to want one. `-k` makes sudo ask each
-time and remember nothing on the host.
+environment on the host, not into a file. The command follows it there, because sudo writes argument
+lists into the host's log, and a command may hold a token. A line between the two tells where the
+command begins, so that a password which sudo turns out not to want is passed over. What the command
+itself can read is /dev/null. `-k` makes sudo ask each time and remember nothing on the host.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +19,19 @@ from pathlib import Path
 from kitlib.command import Secret
 from kitlib.errors import BecomeError, ParamsError
 
-__all__ = ["PROOF", "Sudo", "judge", "read_password"]
+__all__ = ["Sudo", "judge", "read_password"]
 
-PROOF = "id -u"
+PROOF = "sh -c 'id -u </dev/null'"
 """The command that shows whether commands run as root: it prints 0."""
 
-_DETACHED = """sh -c 'exec "$@" </dev/null' sh"""
-
+_READER = """\
+while IFS= read -r line; do [ "$line" = "$1" ] && begun=1 && break; done
+[ "$begun" ] || { echo "sudo swallowed the command" >&2; exit 126; }
+command=$(cat)
+exec </dev/null
+eval "exec $command"
+"""
+"""Run by sudo: takes the command from its standard input, after the line that is $1."""
 
 _BARRED = ("not in the sudoers file", "not allowed to", "may not run", "I'm afraid I can't do that")
 _WRONG = ("incorrect password", "incorrect authentication", "Authentication failed", "try again")
@@ -41,22 +50,30 @@ class Sudo:
         self.password = password
         self.variable = variable
 
-    def line(self, command: str, *, plain_words: bool = False) -> str:
-        """Return the shell line that runs `command` (a shell line of one command) as root.
+    def wrap(self, command: str) -> tuple[str, str]:
+        """Return a shell line, and what to feed it, that run `command` as root.
 
         Args:
-            command: An argument list, quoted.
-            plain_words: True asks sudo to speak English, where its words are to be understood; the
-                command gets that language too.
+            command: The shell line of one command: an argument list, quoted.
         """
-        language = "env LC_ALL=C " if plain_words else ""
-        if self.password is None:
-            return f"{language}sudo -n -H -- {command}"
-        return f"{language}sudo -S -k -p '' -H -- {_DETACHED} {command}"
+        mark = secrets.token_hex(16)
+        line = f"{self._sudo} sh -c {shlex.quote(_READER)} sh {mark}"
+        return line, f"{self._answer}{mark}\n{command}\n"
+
+    def proof(self) -> tuple[str, str]:
+        """Return a shell line, and what to feed it, for `judge` to see whether `wrap` will work.
+
+        sudo is asked to speak English, and gets one answer alone: it would take what follows for
+        more tries, and accounts are locked after a few.
+        """
+        return f"env LC_ALL=C {self._sudo} {PROOF}", self._answer
 
     @property
-    def feed(self) -> str:
-        """What goes to the line's standard input, in clear; empty for nothing."""
+    def _sudo(self) -> str:
+        return "sudo -n -H --" if self.password is None else "sudo -S -k -p '' -H --"
+
+    @property
+    def _answer(self) -> str:
         return "" if self.password is None else f"{self.password.value}\n"
 
 

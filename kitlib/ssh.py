@@ -22,7 +22,7 @@ from fabric.runners import Remote, Result
 from invoke.exceptions import CommandTimedOut
 from paramiko.ssh_exception import SSHException
 
-from kitlib.become import PROOF, Sudo, judge
+from kitlib.become import Sudo, judge
 from kitlib.command import Cmd, script
 from kitlib.dial import KEEPALIVE, Dialler, Target, close, where
 from kitlib.errors import CommandError, ConnectError, HostLoginError
@@ -104,9 +104,9 @@ class Ssh:
         started = time.monotonic()
         limit = cmd.timeout or self._command_timeout
         sudo = self._sudo_of(connection)
-        line = sudo.line(cmd.render()) if sudo else cmd.render()
+        line, feed = sudo.wrap(cmd.render()) if sudo else (cmd.render(), "")
         try:
-            result = _run(connection, line, limit, feed=sudo.feed if sudo else "")
+            result = _run(connection, line, limit, feed=feed)
         except CommandTimedOut as error:
             self._drop(name)
             raise _endless(name, cmd, limit) from error
@@ -284,8 +284,9 @@ class Ssh:
         if sudo is None:
             return
         place = where(target.name, connection)
+        line, feed = sudo.proof()
         try:
-            done = _run(connection, sudo.line(PROOF, plain_words=True), 60, feed=sudo.feed)
+            done = _run(connection, line, 60, feed=feed)
         except (CommandTimedOut, SSHException, OSError, EOFError) as error:
             close(connection)
             raise ConnectError(f"{place}: sudo did not answer: {error}") from error

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,13 +71,36 @@ def test_only_root_is_root():
     assert judge(WHERE, sudo, 0, "1000\n", "") is not None
 
 
-def test_the_line_never_holds_the_password():
-    sudo = Sudo(Secret(PASSWORD))
-    line = sudo.line(Cmd.of("cat", "a b").render())
+@pytest.mark.parametrize("password", [PASSWORD, ""])
+def test_neither_the_password_nor_the_command_is_in_the_line(password):
+    sudo = Sudo(Secret(password) if password else None)
+    line, feed = sudo.wrap(Cmd.of("echo", "a b", Secret("s3cret")).render())
     assert PASSWORD not in line
+    assert "s3cret" not in line, "sudo writes its argument list into the host's log"
     assert PASSWORD not in repr(vars(sudo))
-    assert sudo.feed == f"{PASSWORD}\n"
-    assert Sudo().feed == ""
+    mark = line.split()[-1]
+    assert feed == (f"{password}\n" if password else "") + f"{mark}\necho 'a b' s3cret\n"
+    assert sudo.proof()[1] == (f"{password}\n" if password else ""), "one try"
+
+
+def reader(line: str, feed: str) -> subprocess.CompletedProcess[str]:
+    """Run what sudo would run, with what sudo would leave of its input."""
+    words = shlex.split(line)
+    return subprocess.run(
+        words[words.index("--") + 1 :], input=feed, capture_output=True, text=True, check=False
+    )
+
+
+def test_what_sudo_runs_takes_the_command_alone_from_its_input():
+    line, feed = Sudo(Secret(PASSWORD)).wrap("printf '%s|' one 'two  2' \"it's\"")
+    for left in (feed, feed.partition("\n")[2]):  # a password that sudo wanted, or did not want
+        done = reader(line, left)
+        assert (done.stdout, done.stderr, done.returncode) == ("one|two  2|it's|", "", 0)
+    line, feed = Sudo().wrap("cat")
+    assert reader(line, feed).stdout == ""
+    lost = reader(line, "")
+    assert lost.returncode == 126, "a command that did not arrive is no success"
+    assert "swallowed" in lost.stderr
 
 
 @pytest.fixture
@@ -214,6 +242,29 @@ def test_the_password_reaches_a_kernel_and_no_artefact(params, tmp_path, monkeyp
     assert list((run_dir / "raw").iterdir()), "there are artefacts"
     assert artefacts(tmp_path / "runs", PASSWORD) == []
     assert artefacts(tmp_path / "runs", "KIT_BECOME_PASSWORD"), "the search finds what is there"
+
+
+def test_on_a_terminal_the_command_asks_and_shows_nothing_of_the_answer(params):
+    """`kit hosts` on a terminal of its own, answered as a person would."""
+    near, far = pty.openpty()
+    command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "kitlib.cli", "hosts"]
+    process = subprocess.Popen(
+        [*command, str(params)], stdin=far, stdout=far, stderr=far, cwd=Path(__file__).parents[1]
+    )
+    os.close(far)
+    said, asked = b"", 0
+    try:
+        with contextlib.suppress(OSError):  # its end, once all that wrote there have ended
+            while data := os.read(near, 65536):
+                said += data
+                if not asked and b"password on the hosts: " in said:
+                    asked = os.write(near, f"{PASSWORD}\n".encode())
+    finally:
+        code = process.wait(120)
+        os.close(near)
+    assert code == 0, said.decode()
+    assert "reachable" in said.decode()
+    assert PASSWORD not in said.decode()
 
 
 def test_the_password_is_no_parameter(params):

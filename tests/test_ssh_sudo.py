@@ -27,7 +27,7 @@ HASHED = (
 USERS = ("kit-asked", "kit-free", "kit-barred", "kit-tty")
 
 SUDOERS = """\
-Defaults env_reset, passwd_tries=3, !lecture
+Defaults env_reset, use_pty, passwd_tries=3, !lecture, !syslog, logfile=@LOG@
 Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Defaults:kit-tty requiretty
 kit-asked ALL=(ALL:ALL) ALL
@@ -42,7 +42,7 @@ PREPARE = (
         f"echo '{user}:{HASHED}:19000:0:99999:7:::' >>\"$1/shadow\"\n"
         for number, user in enumerate(USERS)
     )
-    + f"cat >\"$1/sudoers\" <<'END'\n{SUDOERS}END\n"
+    + f'sed "s|@LOG@|$1/sudo.log|" >"$1/sudoers" <<\'END\'\n{SUDOERS}END\n'
     + "".join(f'mount --bind "$1/{name}" /etc/{name}\n' for name in ("passwd", "shadow", "sudoers"))
 )
 
@@ -100,6 +100,16 @@ def test_the_password_is_in_no_argument_list_and_no_environment(door):
     seen = door("kit-asked", PASSWORD).run("worker-1", look).stdout
     assert "marked-word" in seen, "the lists were read"
     assert "battery" not in seen
+
+
+def test_sudos_own_log_has_neither_the_password_nor_what_a_command_holds(door, sshd):
+    ssh = door("kit-asked", PASSWORD)
+    token = Secret("abcdef.0123456789abcdef")
+    assert ssh.run("worker-1", Cmd.of("echo", token)).stdout == f"{token.value}\n"
+    text = sshd.log.with_name("sudo.log").read_text()
+    assert "kit-asked" in text, "it logs"
+    assert "battery" not in text
+    assert token.value not in text
 
 
 def strays() -> list[Path]:
