@@ -231,7 +231,7 @@ class _Waiting:
 
 
 def _lost(waiting: _Waiting, ask: Cmd, error: ConnectError) -> ConnectError:
-    why = error.message.replace(f" during: {ask}", "").removeprefix(f"{waiting.host}: ")
+    why = error.message.replace(f" during: {ask.brief}", "").removeprefix(f"{waiting.host}: ")
     # Of its own kind: a changed host key stays one.
     return type(error)(
         f"{waiting.host}: out of reach during: {waiting.command}: {why}",

@@ -350,7 +350,7 @@ def _endless(name: str, cmd: Cmd, limit: float) -> CommandError:
 
 def _lost(name: str, cmd: Cmd, why: object) -> ConnectError:
     return ConnectError(
-        f"{name}: the connection was lost during: {cmd}: {why}",
+        f"{name}: the connection was lost during: {cmd.brief}: {why}",
         remedy="check the host, then run the same command again: it goes on from what is true",
     )
 
