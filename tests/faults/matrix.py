@@ -11,6 +11,7 @@ from __future__ import annotations
 # ruff: noqa: T201 - a program whose output is a table
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
@@ -244,24 +245,39 @@ def runner_disk_full(kit: Kit, stage: str) -> Done:
     inside = Path(f"/proc/{running.process.pid}/root{runs}")
 
     def there() -> bool:
+        if not tiny(inside):
+            return False  # not mounted yet: this is the machine's own disk
         found = [path.parent for path in inside.glob("*/*/run.json")]
         return any(any(map(MIDDLE[stage], lines(run_dir))) for run_dir in found)
 
     wait_for(running.process, there)
-    filled = fill(inside / "filler")
+    filled = tiny(inside) and fill(inside / "filler")
     out, err = running.process.communicate(timeout=300)
     done = Done(running.process.returncode, out, err, None)
     return done if filled else Done(1, "", "kit:\nthe disk was never full", None)
 
 
+def tiny(directory: Path) -> bool:
+    """Return whether the directory is on the tiny file system that was made to be filled."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return False
+    return found.f_blocks * found.f_frsize <= DISK_KIB * 1024
+
+
 def fill(file: Path) -> bool:
-    """Fill a file system to its last byte; return whether it said that it is full."""
+    """Fill the tiny file system to its last byte; return whether it said that it is full."""
+    blocks = [4096] * (DISK_KIB // 4) + [1] * 4096  # never more than it can hold
     with contextlib.suppress(OSError), file.open("wb", buffering=0) as handle:
-        for size in (4096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    handle.write(b"\0" * size)
-        return True
+        for size in blocks:
+            try:
+                handle.write(b"\0" * size)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    return False
+                if size == 1:
+                    return True
     return False
 
 
