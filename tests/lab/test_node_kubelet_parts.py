@@ -96,6 +96,7 @@ def test_static_pods_come_from_the_manifests(tmp_path: Path) -> None:
         "--service-cidr": "10.96.0.0/12",
         "--time-factor": "0.2",
         "--pod-cidr": "10.244.0.0/16",
+        "--faults": "/run/lab-api-faults",
     }
     assert "--pod-cidr" not in api_command(found["kube-apiserver-m1"], None, 0.2)
 

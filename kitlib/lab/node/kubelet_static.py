@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import signal
 import sys
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,7 +47,7 @@ def read_manifests(directory: Path, node: str) -> dict[str, Obj]:
     for path in sorted(directory.glob("*.yaml")):
         try:
             text = path.read_text()
-            pod = yaml.safe_load(text)
+            pod = json.loads(_as_json(text))
             meta, spec = pod["metadata"], pod["spec"]
             uid = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
             meta["name"] = f"{meta['name']}-{node}"
@@ -66,6 +68,12 @@ def read_manifests(directory: Path, node: str) -> dict[str, Obj]:
         pod.pop("status", None)
         found[uid] = pod
     return found
+
+
+@lru_cache(maxsize=32)
+def _as_json(text: str) -> str:
+    """Return a manifest as JSON; the kubelet looks often, and reading YAML is slow."""
+    return json.dumps(yaml.safe_load(text), default=str)
 
 
 def mirror_of(pod: Obj, node: Obj | None) -> Obj:
