@@ -23,10 +23,11 @@ PACKAGES = (
 
 SCRIPT = section(
     "packages",
-    "if ! command -v dpkg-query >/dev/null && command -v rpm >/dev/null; then"
-    " rpm -q --qf '%{NAME}\\t%{VERSION}-%{RELEASE}\\trpm\\n' "
+    "if command -v rpm >/dev/null && ! command -v dpkg-query >/dev/null; then"
+    " rpm -q --qf '%{NAME}\\t%{VERSION}-%{RELEASE}\\tinstall ok installed\\n' "
     + " ".join(PACKAGES)
-    + " || :; else dpkg-query -W -f '${Package}\\t${Version}\\t${Status}\\n' "
+    # The exit status is the number of packages that are not there.
+    + "; :; else dpkg-query -W -f '${Package}\\t${Version}\\t${Status}\\n' "
     + " ".join(PACKAGES)
     # Its exit status is 1 as soon as one package is unknown; the others are told all the same.
     + " || [ $? -eq 1 ]; fi",
@@ -41,7 +42,7 @@ class Package:
     Attributes:
         name: Its name.
         version: Its full version, `1.22.3-00`.
-        held: Whether dpkg keeps it from upgrades; False with rpm, which knows no such mark.
+        held: Whether it is kept from upgrades.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Package:
 
 
 def parse(text: str) -> Mapping[str, Package] | None:
-    """Return package name -> package of those installed; None with neither dpkg nor rpm."""
+    """Return package name -> package of those installed; None without dpkg and rpm."""
     lines = lines_of(split(text), "packages")
     if lines is None:
         return None
@@ -64,6 +65,4 @@ def parse(text: str) -> Mapping[str, Package] | None:
         words = line.split("\t")
         if len(words) == 3 and words[2].endswith(" installed"):
             found[words[0]] = Package(words[0], words[1], words[2].startswith("hold"))
-        elif len(words) == 3 and words[2] == "rpm":
-            found[words[0]] = Package(words[0], words[1], held=False)
     return found
