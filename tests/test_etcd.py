@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kitlib.command import Cmd
 from kitlib.errors import ApiError, CommandError, PreconditionError
+from kitlib.inventory import Host, Role
 from kitlib.model import CommandResult
+from kitlib.stages import reset
 from kitlib.stages.etcd import Member, check_removal, loss, members, quorum, remove_member
+from kitlib.stages.situation import Situation
 
 
 def made(*well: bool) -> list[Member]:
@@ -114,3 +118,26 @@ def test_no_pod_to_ask_is_an_error() -> None:
         members(FakeKube({}))  # type: ignore[arg-type]
     with pytest.raises((ApiError, CommandError)):
         members(FakeKube({"cp-1": True}, dead=("cp-1",)))  # type: ignore[arg-type]
+
+
+def context(kube: FakeKube) -> Any:
+    planes = [Host(name, name, role=Role.CONTROL_PLANE) for name in kube.well]
+    return SimpleNamespace(control_planes=planes, kube=lambda: kube)
+
+
+def test_reset_refuses_a_control_plane_that_a_kept_cluster_cannot_spare() -> None:
+    why = {"cp-2": "its Node was deleted"}
+    ctx = context(FakeKube({"cp-1": True, "cp-2": True, "cp-3": False}))
+    with pytest.raises(PreconditionError, match=r"cp-2: not reset \(its Node was deleted\)"):
+        reset._keep_quorum(ctx, Situation({}, True, why))
+    reset._keep_quorum(ctx, Situation({}, False, why))
+    well = context(FakeKube({"cp-1": True, "cp-2": True, "cp-3": True}))
+    reset._keep_quorum(well, Situation({}, True, why))
+    reset._keep_quorum(well, Situation({}, True, {**why, "cp-3": "a join that did not end"}))
+
+
+def test_control_planes_are_reset_one_after_another_the_last_first() -> None:
+    planes = [Host(name, name, role=Role.CONTROL_PLANE) for name in ("cp-1", "cp-2", "cp-3")]
+    ctx: Any = SimpleNamespace(control_planes=planes)
+    turns = reset.Reset().turns(ctx, ("cp-1", "w-1", "cp-3", "w-2"))
+    assert turns == [["w-1", "w-2"], ["cp-3"], ["cp-1"]]

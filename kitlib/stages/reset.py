@@ -6,7 +6,10 @@ over them turns Ready and does not work. So this stage removes those too, each o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kitlib.command import Cmd, script
+from kitlib.errors import PreconditionError
 from kitlib.facts import HostFacts
 from kitlib.facts.leftovers import FLAVOURS
 from kitlib.model import Check, Status
@@ -20,6 +23,7 @@ from kitlib.plugins import (
 )
 from kitlib.plugins.schema import matches
 from kitlib.stages.base import Action, Context, Plan, Stage
+from kitlib.stages.etcd import loss, members
 from kitlib.stages.situation import Situation, guard, judge
 
 __all__ = ["Reset"]
@@ -40,15 +44,27 @@ class Reset(Stage):
 
         Raises:
             GuardError: A living cluster would be destroyed that the parameters do not name.
+            PreconditionError: A control plane of the wanted cluster has to be reset, and etcd
+                would lose its majority by it.
         """
         situation = judge(ctx)
         guard(ctx, situation)
+        _keep_quorum(ctx, situation)
         actions: list[Action] = []
         peers = {host.node_address for host in ctx.hosts}
         for host in ctx.hosts:
             actions += _for_host(host.name, situation, peers)
         kept = "the wanted cluster stands" if situation.wanted else "the hosts are clean"
         return Plan(tuple(actions), "" if actions else f"nothing to reset: {kept}")
+
+    def turns(self, ctx: Context, targets: Sequence[str]) -> list[list[str]]:
+        """Return the workers side by side, then each control plane by itself, the last one first.
+
+        Each takes its own member out of etcd, which one at a time can follow.
+        """
+        planes = [host.name for host in ctx.control_planes if host.name in targets]
+        workers = [name for name in targets if name not in planes]
+        return [workers, *([name] for name in reversed(planes))]
 
     def check(self, ctx: Context) -> list[Check]:
         """Return for each host that nothing is left that does not belong to the wanted cluster."""
@@ -85,6 +101,27 @@ def _kubeconfig(name: str, path: str) -> Check:
         expected="none, or one of a cluster that lives",
         remedy=f"it is a person's file, so it stays: remove {path} if its cluster was reset",
     )
+
+
+def _keep_quorum(ctx: Context, situation: Situation) -> None:
+    """Refuse to reset control planes of a cluster that is kept, where its etcd would not stand it.
+
+    Each is counted as it goes: the next one is judged by those that would be left.
+    """
+    doomed = [host.name for host in ctx.control_planes if host.name in situation.reset]
+    if not situation.wanted or not doomed:
+        return
+    found = members(ctx.kube())
+    for name in doomed:
+        if name not in {member.name for member in found}:
+            continue
+        why = loss(found, name)
+        if why:
+            raise PreconditionError(
+                f"{name}: not reset ({situation.reset[name]}): {why}",
+                remedy="bring the other control planes back first",
+            )
+        found = [member for member in found if member.name != name]
 
 
 def _for_host(name: str, situation: Situation, peers: set[str]) -> list[Action]:
