@@ -226,7 +226,12 @@ def inner(tmp_path: Path, jump: Server) -> Iterator[Server]:
 def params(tmp_path: Path, *hosts: dict[str, object]) -> Path:
     path = tmp_path / "params.yaml"
     entries = [
-        {"name": f"host-{n}", "role": "control_plane", "node_address": f"192.0.2.{n}", **host}
+        {
+            "name": f"host-{n}",
+            "role": "worker" if n > 1 else "control_plane",
+            "node_address": f"192.0.2.{n}",
+            **host,
+        }
         for n, host in enumerate(hosts, 1)
     ]
     values = {"cluster": "x", "kubernetes_version": "1.22.3", "plugin": "flannel"}

@@ -123,7 +123,8 @@ def check_growth(ctx: Context, name: str) -> None:
         raise PreconditionError(
             f"{name}: not joined: etcd member {shown} does not answer, and another member would "
             "make the majority larger",
-            remedy="bring it back, or take it out: kit remove PARAMS --host NAME --force",
+            remedy="bring it back; or, if it is gone for good, take it out with etcdctl member "
+            f"remove {ill[0].id} in the etcd pod of another control plane",
         )
 
 
@@ -204,8 +205,8 @@ def judge(ctx: Context) -> list[Check]:
                 "has an etcd member that answers",
                 got=got,
                 expected="a member that answers",
-                remedy=f"kubectl -n kube-system logs etcd-{name}; a member whose host is gone: "
-                "kit remove PARAMS --host NAME --force",
+                remedy=f"kubectl -n kube-system logs etcd-{name}; a member whose host is gone "
+                "for good is taken out with etcdctl member remove",
             )
         )
     return checks
