@@ -33,7 +33,8 @@ def test_a_killed_runners_joins_run_on_and_are_waited_for(kit: Kit) -> None:
     kit.stand("reset", rebuild=True)
     kit.stand("network", first="packages")
     running = kit.start("stage", "join", "{params}")
-    until(lambda: kit.on(WORKER_1, f"cat {STATE}/jobs/*/about 2>/dev/null || true"), 60)
+    jobs = f"cat {STATE}/jobs/*/about 2>/dev/null || true"
+    until(lambda: "kubeadm join" in kit.on(WORKER_1, jobs), 60)
     kill(running)
     done = kit.stage("join").passed()
     said = [line["data"]["text"] for line in lines(done.run_dir) if line["kind"] == "lock"]

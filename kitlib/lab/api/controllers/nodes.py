@@ -25,6 +25,8 @@ _BY_CONDITION = {
 _POSTED = ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
 # Recorded delays, in seconds.
 GRACE, MONITOR, EVICTION_PERIOD, ORPHANED = 40.0, 5.0, 10.0, 20.0
+SHORTEST_GRACE = 3.0
+"""Seconds, however short the lab's time is: a busy machine must not look like a dead node."""
 _NODE_MASK = 24
 
 
@@ -171,7 +173,7 @@ class NodeLifecycle(Controller):
         for node in nodes:
             name = node["metadata"]["name"]
             silent = _time() - self._heard.setdefault(name, _time())
-            if silent > self.scaled(GRACE):
+            if silent > max(self.scaled(GRACE), SHORTEST_GRACE):
                 self._silence(node)
         nodes = self.store.items(NODES)
         some_ready = any(_ready_word(node) == "True" for node in nodes)
