@@ -51,7 +51,6 @@ def build(session: Session, *, diagnostics: Sequence[str] = notebooks.DIAGNOSTIC
     """
     names = [*notebooks.BOOTSTRAP, *(() if session.dry_run else diagnostics)]
     verdict = Verdict.PLANNED if session.dry_run else Verdict.PASS
-    session.what = "kit build"
     try:
         run_notebooks(session, names)
     except KitError as error:
@@ -76,6 +75,7 @@ def run_notebooks(
     Raises:
         KitError: What ended the notebook, as the kind of error it was there.
     """
+    session.what = "kit build"  # so that the notebooks work under this session's lock
     with ExitStack() as until_the_end:
         alone = False
         for name in names:
