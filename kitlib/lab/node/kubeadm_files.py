@@ -32,28 +32,17 @@ _CLIENT_PEM = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
 def certificates(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
     """Write every certificate and key; yields kubeadm's line and its recorded delay for each."""
-    name, address = options.name, options.address
-    dns, ips = _api_names(options)
     yield f'[certs] Using certificateDir folder "{PKI}"', 0.0
     ca = _authority(run, "ca", "kubernetes")
     yield '[certs] Generating "ca" certificate and key', 0.25
-    _leaf(run, "apiserver", ca, "kube-apiserver", dns=dns, ips=ips, server=True)
-    yield '[certs] Generating "apiserver" certificate and key', 0.15
-    yield _signed("apiserver", dns, ips), 0.0
-    orgs = ("system:masters",) if options.release.minor < 29 else ("kubeadm:cluster-admins",)
-    _leaf(run, "apiserver-kubelet-client", ca, "kube-apiserver-kubelet-client", orgs=orgs)
-    yield '[certs] Generating "apiserver-kubelet-client" certificate and key', 0.2
+    yield from _own_api(run, options, ca)
     front = _authority(run, "front-proxy-ca", "front-proxy-ca")
     yield '[certs] Generating "front-proxy-ca" certificate and key', 0.07
     _leaf(run, "front-proxy-client", front, "front-proxy-client")
     yield '[certs] Generating "front-proxy-client" certificate and key', 0.15
     etcd = _authority(run, "etcd/ca", "etcd-ca")
     yield '[certs] Generating "etcd/ca" certificate and key', 0.1
-    own_dns, own_ips = ["localhost", name], [address, "127.0.0.1", "::1"]
-    for use in ("server", "peer"):
-        _leaf(run, f"etcd/{use}", etcd, name, dns=own_dns, ips=own_ips, server=True, client=True)
-        yield f'[certs] Generating "etcd/{use}" certificate and key', 0.06
-        yield _signed(f"etcd/{use}", own_dns, own_ips), 0.0
+    yield from _own_etcd(run, options, etcd)
     _leaf(
         run,
         "etcd/healthcheck-client",
@@ -72,12 +61,8 @@ def certificates(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
     yield '[certs] Generating "sa" key and public key', 0.12
 
 
-def leaves(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
-    """Write a further control plane's own certificates, signed by the authorities it was given."""
-    name, address = options.name, options.address
-    ca, front, etcd = (_given(run, file) for file in ("ca", "front-proxy-ca", "etcd/ca"))
-    _leaf(run, "front-proxy-client", front, "front-proxy-client")
-    yield '[certs] Generating "front-proxy-client" certificate and key', 0.1
+def _own_api(run: Run, options: InitOptions, ca: pki.KeyPair) -> Iterator[tuple[str, float]]:
+    """Write the certificates of one control plane's API server, as server and to kubelets."""
     dns, ips = _api_names(options)
     _leaf(run, "apiserver", ca, "kube-apiserver", dns=dns, ips=ips, server=True)
     yield '[certs] Generating "apiserver" certificate and key', 0.15
@@ -85,11 +70,33 @@ def leaves(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
     orgs = ("system:masters",) if options.release.minor < 29 else ("kubeadm:cluster-admins",)
     _leaf(run, "apiserver-kubelet-client", ca, "kube-apiserver-kubelet-client", orgs=orgs)
     yield '[certs] Generating "apiserver-kubelet-client" certificate and key', 0.2
-    own_dns, own_ips = ["localhost", name], [address, "127.0.0.1", "::1"]
+
+
+def _own_etcd(run: Run, options: InitOptions, etcd: pki.KeyPair) -> Iterator[tuple[str, float]]:
+    """Write the certificates of one control plane's etcd member, to clients and to its peers."""
+    own_dns, own_ips = ["localhost", options.name], [options.address, "127.0.0.1", "::1"]
     for use in ("server", "peer"):
-        _leaf(run, f"etcd/{use}", etcd, name, dns=own_dns, ips=own_ips, server=True, client=True)
+        _leaf(
+            run,
+            f"etcd/{use}",
+            etcd,
+            options.name,
+            dns=own_dns,
+            ips=own_ips,
+            server=True,
+            client=True,
+        )
         yield f'[certs] Generating "etcd/{use}" certificate and key', 0.06
         yield _signed(f"etcd/{use}", own_dns, own_ips), 0.0
+
+
+def leaves(run: Run, options: InitOptions) -> Iterator[tuple[str, float]]:
+    """Write a further control plane's own certificates, signed by the authorities it was given."""
+    ca, front, etcd = (_given(run, file) for file in ("ca", "front-proxy-ca", "etcd/ca"))
+    _leaf(run, "front-proxy-client", front, "front-proxy-client")
+    yield '[certs] Generating "front-proxy-client" certificate and key', 0.1
+    yield from _own_api(run, options, ca)
+    yield from _own_etcd(run, options, etcd)
     for file, cn in (
         ("etcd/healthcheck-client", "kube-etcd-healthcheck-client"),
         ("apiserver-etcd-client", "kube-apiserver-etcd-client"),
