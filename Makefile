@@ -39,7 +39,8 @@ bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), an
 	KIT_FUZZ=2000 $(BIN)/python -m pytest --timeout 1800 tests/test_params_fuzz.py
 	$(BIN)/python tests/bench/bench_scale.py --page docs/bench.md
 
-faults: $(VENV)/.installed  ## Break every stage in its middle in every way, heal, build on; writes docs/faults.md.
+faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then the fault matrix (writes docs/faults.md).
+	$(BIN)/python -m pytest -m thorough tests/e2e
 	$(BIN)/python -u tests/faults/matrix.py --write docs/faults.md
 
 lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest supported one.

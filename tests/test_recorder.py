@@ -136,7 +136,8 @@ def test_a_killed_api_leaves_a_marked_gap_and_nothing_is_missed(api, journal, re
         for name in ("stays", "goes"):
             kube.create(NODES, apikit.node(name))
         recorder.start()
-        wait_until(lambda: ("ADDED", "goes", True) in happenings(journal))
+        listed = {("ADDED", name, True) for name in ("stays", "goes")}
+        wait_until(lambda: listed <= set(happenings(journal)))
     known = len(lines(journal))
     before = lines(journal)[-1]["t"]
     api[0].process.kill()

@@ -51,6 +51,7 @@ MOMENTS = {
     "verify": waiting("pinging"),
     "reset": command("kubeadm reset"),
 }
+IN_MAKE_TEST = ("init", "join", "verify")
 OPTIONS = {"reset": ("--rebuild",)}
 """Without it there would be nothing to reset: the cluster is the wanted one."""
 
@@ -70,7 +71,13 @@ def before(kit: Kit, name: str) -> None:
         kit.stand(upto)
 
 
-@pytest.mark.parametrize("name", list(MOMENTS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in IN_MAKE_TEST else pytest.mark.thorough)
+        for name in MOMENTS
+    ],
+)
 def test_a_stage_is_interrupted_and_goes_on(kit: Kit, name: str) -> None:
     """One after another they build a cluster, each interrupted and then done."""
     before(kit, name)
@@ -101,7 +108,13 @@ def nothing_is_left_in_the_cluster(kit: Kit, name: str) -> None:
         assert not [space for space in kit.namespaces() if "kit-probe" in space]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_notebook_is_interrupted(kit: Kit, signum: int) -> None:
     """In the middle of the latency measurement: kernel, pods and sockets go."""
     kit.stand("ready")

@@ -90,8 +90,9 @@ BARE = (
 """Leaves a host with less than the smallest Debian."""
 
 
+@pytest.mark.parametrize("upto", ["init", pytest.param("verify", marks=pytest.mark.thorough)])
 def test_a_bundle_and_then_a_build_whose_hosts_have_no_route_out(
-    clean: Kit, tmp_path: Path
+    clean: Kit, tmp_path: Path, upto: str
 ) -> None:
     clean.stand("packages", first="packages")
     target = tmp_path / "bundle"
@@ -119,7 +120,7 @@ def test_a_bundle_and_then_a_build_whose_hosts_have_no_route_out(
 
     given = {"source": "directory", "directory": str(target)}
     kit = clean.with_params("bundled", packages=given, plugin_source="")
-    kit.stand("verify", first="preflight")
+    kit.stand(upto, first="preflight")
     with kit.session() as session:
         assert session.stage("packages").changes == ()
     left = kit.everywhere("ls -d /var/cache/kubekit* 2>/dev/null || echo nothing")

@@ -24,9 +24,9 @@ async def echo_call(host: LabHost, call: Call) -> int:
 
 
 async def wait_for_ever(host: LabHost, call: Call) -> int:
-    await host.run("sh", "-c", "echo started >> /run/waiting")
-    await call.out("waiting")
     try:
+        await host.run("sh", "-c", "echo started >> /run/waiting")
+        await call.out("waiting")
         await asyncio.Event().wait()
     except asyncio.CancelledError:
         await host.run("sh", "-c", "echo cancelled >> /run/waiting")
