@@ -9,6 +9,7 @@ from kitlib.software.proxy import environment
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.broken_off import stop_where_broken_off
 from kitlib.stages.configuration import KIT_DIRECTORY, init_configuration
+from kitlib.stages.situation import missing_of_init
 
 __all__ = ["Init"]
 
@@ -60,8 +61,11 @@ class Init(Stage):
         """Return whether the API answers, and that it is the wanted cluster's."""
         name, params = ctx.administrator.name, ctx.params
         here = ctx.facts()[name].kubeadm
+        missing: tuple[str, ...] = ()
         try:
-            version = str(ctx.kube(wait=60).get("/version")["gitVersion"])
+            kube = ctx.kube(wait=60)
+            version = str(kube.get("/version")["gitVersion"])
+            missing = missing_of_init(kube)
         except ApiError as error:
             version = error.message
         return [
@@ -74,6 +78,16 @@ class Init(Stage):
                 expected=f"v{params.kubernetes_version}",
                 remedy="if an init was broken off here, run the reset stage, then this one; else "
                 "look at the kubelet's journal on the control plane, kept in the record",
+            ),
+            Check.that(
+                not missing,
+                "init.finished",
+                CLUSTER,
+                "what kubeadm init makes last is in the cluster",
+                got=f"no {', no '.join(missing)}" if missing else "all",
+                expected="its configuration and addons",
+                remedy="an init was broken off here, or they were deleted: run the reset stage, "
+                "then this one; `kit build` does both",
             ),
             Check.that(
                 here.cluster == params.cluster,

@@ -19,17 +19,18 @@ from kitlib.kube import Kube
 from kitlib.plugins import catalogue, foreign_interfaces
 from kitlib.stages.base import Context
 
-__all__ = ["Situation", "guard", "judge"]
+__all__ = ["Situation", "guard", "judge", "missing_of_init"]
 
 API_PATIENCE = 60
 """Seconds that the API of a cluster that stands may need to answer: a power-cycled control plane
 was seen to need 43."""
 
-_FINISHED = (
-    ("DaemonSet", "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"),
-    ("Deployment", "/apis/apps/v1/namespaces/kube-system/deployments/coredns"),
-)
-"""What the last phase of `kubeadm init` makes: an init without them did not end."""
+_LAST_OF_INIT = {
+    "ConfigMap kubeadm-config": "/api/v1/namespaces/kube-system/configmaps/kubeadm-config",
+    "DaemonSet kube-proxy": "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy",
+    "Deployment coredns": "/apis/apps/v1/namespaces/kube-system/deployments/coredns",
+}
+"""What the last phases of `kubeadm init` make: an init without them did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ def guard(ctx: Context, situation: Situation) -> None:
         )
 
 
+def missing_of_init(kube: Kube) -> tuple[str, ...]:
+    """Return which of the objects that `kubeadm init` makes last are not in the cluster."""
+    return tuple(what for what, path in _LAST_OF_INIT.items() if kube.find(path) is None)
+
+
 def _other(
     host: Host, here: HostFacts, wanted: bool, ca_hash: str, has_node: bool, why: str
 ) -> str:
@@ -127,9 +133,10 @@ def _difference(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str
     running = kube.get("/version")["gitVersion"].removeprefix("v")
     if running != params.kubernetes_version:
         return f"it runs Kubernetes {running}, wanted is {params.kubernetes_version}"
-    found = kube.find("/api/v1/namespaces/kube-system/configmaps/kubeadm-config")
-    if found is None or any(kube.find(path) is None for _, path in _FINISHED):
-        return "a kubeadm init that did not end"
+    missing = missing_of_init(kube)
+    if missing:
+        return f"a kubeadm init that did not end: no {', no '.join(missing)}"
+    found = kube.get(_LAST_OF_INIT["ConfigMap kubeadm-config"])
     networking = yaml.safe_load(found["data"]["ClusterConfiguration"]).get("networking", {})
     for key, value in (
         ("podSubnet", str(params.effective_pod_cidr)),

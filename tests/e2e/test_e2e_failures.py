@@ -261,6 +261,16 @@ class TestCommands:
         verbs.break_(kit.state_dir, "plugin-crashloop", WORKER_1)
         done = kit.stage("ready").failed(8, "kube-flannel-ds").kept()
 
+    def test_init_that_did_not_end(self, kit: Kit) -> None:
+        """The API answers and the files are there, but not what init makes last."""
+        kit.stand("init")
+        kit.kubectl("-n kube-system delete daemonset kube-proxy")
+        done = kit.stage("init").failed(8, "no DaemonSet kube-proxy", "run the reset stage").kept()
+        assert not told(done.run_dir, "change")
+        done = kit.stage("reset").passed()
+        whys = [line["data"]["what"] for line in lines(done.run_dir) if line["kind"] == "change"]
+        assert any("did not end: no DaemonSet kube-proxy" in why for why in whys), whys
+
     def test_init_without_images(self, tmp_path: Path) -> None:
         """On a host of its own: images that are there already need no pulling."""
         with lab_kit(tmp_path, hosts=HOSTS[:1]) as kit:
