@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from factory import case, host_facts
 
+from kitlib.errors import PreconditionError
 from kitlib.facts import HostFacts
 from kitlib.model import Status
+from kitlib.stages import without_kubeadm
 from kitlib.stages.base import Action
 from kitlib.stages.reset import Reset, _leftovers
 
@@ -72,6 +75,19 @@ def test_only_what_a_cluster_makes_is_planned() -> None:
         assert others not in text
     order = [what.split()[0] for what in whats(host_facts(**IPVS))]
     assert order.index("destroy") > max(i for i, word in enumerate(order) if word == "remove")
+
+
+def test_where_kubeadm_was_removed_the_runtime_removes_its_pods() -> None:
+    """A package that is removed stops no container; without crictl nobody can."""
+    here = host_facts(sections={"runtime.sockets": "/run/containerd/containerd.sock\n"})
+    pods, files = without_kubeadm.actions(here.name, here, "another cluster")
+    assert "crictl" in str(pods.command)
+    assert "unix:///run/containerd/containerd.sock" in str(pods.command)
+    assert "/var/lib/etcd" in str(files.command)
+    runtime = replace(here.runtime, installed=False, why="crictl is not installed")
+    bare = replace(here, runtime=runtime)
+    with pytest.raises(PreconditionError, match=r"kubeadm is not installed.*crictl"):
+        without_kubeadm.actions(bare.name, bare, "another cluster")
 
 
 def test_ipvs_services_are_cleared_where_a_device_says_whose_they_are() -> None:

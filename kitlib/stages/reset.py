@@ -22,6 +22,7 @@ from kitlib.plugins import (
     owner_of_interface,
 )
 from kitlib.plugins.schema import matches
+from kitlib.stages import without_kubeadm
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.etcd import loss, members
 from kitlib.stages.situation import Situation, guard, judge
@@ -139,14 +140,7 @@ def _for_host(name: str, situation: Situation, peers: set[str]) -> list[Action]:
                 )
             )
         else:
-            actions.append(
-                Action(
-                    name,
-                    f"remove kubeadm's files, kubeadm itself is not installed: {why}",
-                    Cmd.change("rm", "-rf", *here.kubeadm.files),
-                    changes_cluster=True,
-                )
-            )
+            actions += without_kubeadm.actions(name, here, why)
     return actions + _leftovers(name, here, situation, peers)
 
 

@@ -198,6 +198,19 @@ class TestTraces:
         assert kit.on(WORKER_1, f"ls {NETWORKS}") == ""
         assert "bridge" not in kit.on(WORKER_2, "ip -o link")
 
+    def test_a_control_plane_without_kubeadm_is_reset_by_the_runtime(self, kit: Kit) -> None:
+        """Its containers run on when the packages are removed, and would be in init's way."""
+        kit.stand("init")
+        kit.on(CONTROL_PLANE, "apt-get purge -y --allow-change-held-packages kubeadm kubelet")
+        assert "etcd" in kit.on(CONTROL_PLANE, "crictl ps")
+        done = kit.stage("reset", "--rebuild").passed()
+        whats = [what for host, what in told(done.run_dir, "change") if host == CONTROL_PLANE]
+        assert any("kubeadm itself is not installed" in what for what in whats), whats
+        left = "crictl pods -q; ss -Hltn sport = :6443; ls /etc/kubernetes /var/lib/etcd 2>&1 || :"
+        assert "No such file" in kit.on(CONTROL_PLANE, left)
+        assert kit.on(CONTROL_PLANE, left).count("\n") <= 2, kit.on(CONTROL_PLANE, left)
+        kit.stand("init")
+
     def test_file_of_another_plugin_in_a_cluster(self, kit: Kit) -> None:
         kit.stand("join")
         kit.stage("ready").passed()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from kit_help import Done, Kit, told
+from kit_help import Done, Kit, stage_ends, told
 from lab_help import HOSTS
 
 from kitlib.errors import CommandError
@@ -19,6 +19,7 @@ from kitlib.lab import verbs
 from kitlib.model import Verdict
 from kitlib.pipeline import run_notebooks
 from kitlib.report import write_report
+from kitlib.stages import STAGE_NAMES
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -31,7 +32,7 @@ KEYS = (
 CERTIFICATE_KEY = "5c7e" * 16
 
 BABBLER = f"""#!/bin/sh
-# In kubeadm's place: says every secret of the host in every form, on both streams, and fails.
+# In place of kubeadm or apt-get: says every secret of the host in every form, and fails.
 say() {{
   cat /etc/kubernetes/admin.conf /etc/kubernetes/kubelet.conf 2>/dev/null
   for key in /etc/kubernetes/pki/*.key /etc/kubernetes/pki/etcd/*.key; do
@@ -41,7 +42,7 @@ say() {{
   echo "{CERTIFICATE_KEY}"
   echo "kubeadm join 10.77.0.11:6443 --token abcdef.0123456789abcdef --certificate-key \\
     {CERTIFICATE_KEY}"
-  echo "ran: kubeadm $*"
+  echo "ran: ${{0##*/}} $*"
 }}
 say; say >&2
 exit 1
@@ -94,18 +95,18 @@ def tight(done: Done, secrets: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def babbling(kit: Kit, host: str, tmp_path: Path) -> Iterator[None]:
-    """Have a kubeadm on the host that says all it knows and fails."""
+def babbling(kit: Kit, host: str, tmp_path: Path, name: str = "kubeadm") -> Iterator[None]:
+    """Have a kubeadm (or another program) on the host that says all it knows and fails."""
     assert kit.lab is not None
     program = tmp_path / "babbler"
     program.write_text(BABBLER)
     kit.lab.connect(host).put(str(program), remote="/root/babbler")
-    kit.on(host, "mv /usr/bin/kubeadm /usr/bin/kubeadm.kept; install -m 755 /root/babbler "
-                 "/usr/bin/kubeadm; rm /root/babbler")  # fmt: skip
+    path = f"/usr/bin/{name}"
+    kit.on(host, f"mv {path} {path}.kept; install -m 755 /root/babbler {path}; rm /root/babbler")
     try:
         yield
     finally:
-        kit.on(host, "mv -f /usr/bin/kubeadm.kept /usr/bin/kubeadm")
+        kit.on(host, f"mv -f {path}.kept {path}")
 
 
 def test_the_search_itself_finds_what_is_there() -> None:
@@ -121,21 +122,31 @@ def test_the_search_itself_finds_what_is_there() -> None:
 
 
 def test_a_stage_that_fails_gives_nothing_away(kit: Kit, tmp_path: Path) -> None:
-    """Every stage that changes the hosts, by a kubeadm that says everything, or by its own way."""
+    """Every stage, by a program that says everything, or by a failure of its own."""
     kit.clean()
     kit.stand("packages")
     quick = kit.with_params("quick", timeouts={"ready": 5, "verify": 5})
+    with babbling(kit, CONTROL_PLANE, tmp_path):
+        done = [kit.stage("init").failed(6, CONTROL_PLANE, "kubeadm init")]
     kit.stage("init").passed()
     known = secrets_of(kit)
     assert len(known) > 30
     broken = tmp_path / "plugin.yaml"
     broken.write_text("kind: ConfigMap\n  data: [1\n")
-    done = [kit.with_params("bare", plugin_manifest=str(broken)).stage("network").failed(2)]
+    done.append(kit.with_params("bare", plugin_manifest=str(broken)).stage("network").failed(2))
     kit.stand("network", first="network")
+    kit.on(CONTROL_PLANE, "apt-get remove -y --allow-change-held-packages kubernetes-cni")
+    with babbling(kit, CONTROL_PLANE, tmp_path, "apt-get"):
+        done.append(kit.stage("packages").failed(6, CONTROL_PLANE, "apt-get update"))
+    kit.stage("packages").passed()
     with babbling(kit, WORKER_1, tmp_path):
         done.append(kit.stage("join").failed(6, WORKER_1, "kubeadm join"))
-    done += [kit.stage("join").passed(), quick.stage("ready")]
+    done.append(kit.stage("join").passed())
     known |= secrets_of(kit)
+    stale = "/etc/cni/net.d/05-weave.conflist"
+    kit.on(WORKER_1, f"echo '{{}}' > {stale}")
+    done.append(quick.stage("ready").failed(8, "05-weave.conflist"))
+    kit.on(WORKER_1, f"rm {stale}")
     verbs.break_(kit.state_dir, "forward-drop", WORKER_1)
     done.append(quick.stage("verify").failed(8))
     verbs.heal(kit.state_dir)
@@ -146,6 +157,8 @@ def test_a_stage_that_fails_gives_nothing_away(kit: Kit, tmp_path: Path) -> None
     verbs.break_(kit.state_dir, "host-down", WORKER_1)
     done.append(kit.stage("preflight").failed(4, WORKER_1))
     verbs.heal(kit.state_dir)
+    failed = {name for each in done for name in stage_ends(each.run_dir)}
+    assert failed == set(STAGE_NAMES)
     for each in done:
         tight(each, known)
     assert any(told(each.run_dir, "change") for each in done)

@@ -263,6 +263,41 @@ async def _each(ask: _Ask, *, stop: bool = False, remove: bool = False) -> int:
     return status
 
 
+async def _stopp(ask: _Ask) -> int:
+    return await _each_pod(ask, "Stopped")
+
+
+async def _rmp(ask: _Ask) -> int:
+    return await _each_pod(ask, "Removed")
+
+
+async def _each_pod(ask: _Ask, done: str) -> int:
+    """Stop or remove pod sandboxes by id; returns the exit status."""
+    runtime, status = runtime_of(ask.host), 0
+    for wanted in ask.names:
+        found = next(
+            ((uid, s) for uid, s in runtime.sandboxes.items() if s.id.startswith(wanted)), None
+        )
+        if found is None:
+            verb = "removing" if done == "Removed" else "stopping"
+            await _fatal(
+                ask.call,
+                f'{verb} the pod sandbox "{wanted}": rpc error: code = NotFound desc = an error '
+                f'occurred when try to find sandbox "{wanted}": not found',
+            )
+            status = 1
+            continue
+        uid, sandbox = found
+        if done == "Removed":
+            await runtime.remove(uid)
+        else:
+            for container in sandbox.containers.values():
+                await runtime.stop(container)
+            await runtime.unwire(sandbox)
+        await ask.call.out(f"{done} sandbox {wanted}")
+    return status
+
+
 async def _logs(ask: _Ask) -> int:
     found = next(
         (c for _, c in _containers(ask.host) for n in ask.names if c.id.startswith(n)), None
@@ -335,5 +370,6 @@ async def _table(call: Call, head: tuple[str, ...], rows: Sequence[tuple[str, ..
 
 _VERBS = {
     "version": _version, "info": _info, "ps": _ps, "pods": _pods, "images": _images,
-    "pull": _pull, "stop": _stop, "rm": _rm, "logs": _logs,
+    "pull": _pull, "stop": _stop, "rm": _rm, "stopp": _stopp, "rmp": _rmp,
+    "logs": _logs,
 }  # fmt: skip
