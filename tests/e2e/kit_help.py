@@ -233,18 +233,27 @@ class Running:
         return made.pop() if len(made) == 1 else None
 
     def until_line(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Return when such a line is in the journal of the command's run."""
+        """Return when such a line is in the journal of the command's run; end it if none comes."""
 
         def there() -> bool:
             assert self.process.poll() is None, self.wait().text
             return any(wanted(line) for line in lines(self.run_dir))
 
-        until(there, 60)
+        try:
+            until(there, 180)
+        except BaseException:
+            self._kill()  # it would hold the lock of the lab that all tests share
+            raise
 
     def interrupt(self, signum: int = signal.SIGINT) -> Done:
         """Send what Ctrl-C sends: to every process of the terminal's foreground group."""
         os.killpg(self.process.pid, signum)
         return self.wait()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
 
     def left(self) -> list[str]:
         """Return the command lines of what the command started and did not end."""
@@ -261,8 +270,7 @@ class Running:
         try:
             out, err = self.process.communicate(timeout=seconds)
         except BaseException:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.communicate()
+            self._kill()
             raise
         done = Done(self.process.returncode, out, err, self.run_dir)
         assert "Traceback" not in done.text, done.text
