@@ -80,11 +80,6 @@ class Cmd:
         """Return the pasteable shell line with every secret masked."""
         return _line(self, clear=False)
 
-    def secrets(self) -> tuple[str, ...]:
-        """Return the clear values that must not appear in anything kept of this command."""
-        bits = (*self.argv, *self.env.values())
-        return tuple(bit.value for bit in bits if isinstance(bit, Secret) and bit.value)
-
 
 def script(
     text: str,

@@ -156,7 +156,6 @@ class Journal:
         Raises:
             RecordError: It cannot be written.
         """
-        self.forget(*cmd.secrets())
         program = re.sub(r"[^a-z0-9.-]+", "-", Path(str(cmd.argv[0])).name.lower()) or "command"
         name = f"{datetime.now(UTC):%H%M%S.%f}-{result.host}-{program}-{secrets.token_hex(2)}.txt"
         text = (

@@ -336,7 +336,6 @@ class Session:
 
     def run(self, host: str, cmd: Cmd) -> CommandResult:
         """Return what a command did on a host; it is kept in the record."""
-        self.journal.forget(*cmd.secrets())
         if cmd.mutates:
             self._still_ours()
         self.journal.event("command.started", host=host, command=cmd.brief)
