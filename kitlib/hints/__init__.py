@@ -19,12 +19,19 @@ __all__ = ["HINTS", "Hint", "explain"]
 LAB: tuple[Hint, ...] = (
     Hint(
         "lab-not-up",
-        r"no such private key: .*/\.lab/|@127\.0\.0\.1:\d+\): cannot connect",
+        r"no such private key: .*/\.lab/",
         "the parameters name hosts of the lab on this machine, and it does not run",
         "kit lab up",
     ),
+    Hint(
+        "lab-host-down",
+        r"@127\.0\.0\.1:\d+\)?: cannot connect",
+        "a host of the lab on this machine is down (a fault), or the lab does not run at all",
+        "kit lab status shows which of the two; kit lab heal takes a host back, kit lab up starts "
+        "the lab",
+    ),
 )
-"""The hosts are a lab's, and the lab is not there."""
+"""The hosts are a lab's, and the lab, or one of them, is not there."""
 
 HINTS = (*LAB, *KUBEADM, *KUBECTL, *NODE, *HOST)
 """The known messages, in the order in which they are told."""

@@ -105,6 +105,7 @@ class TestHosts:
         verbs.break_(kit.state_dir, "host-down", WORKER_2)
         done = kit.stage("preflight").failed(4, WORKER_2).kept()
         assert CONTROL_PLANE not in done.err
+        assert "kit lab heal takes a host back" in done.err
 
     def test_wrong_client_key(self, kit: Kit, tmp_path: Path) -> None:
         wrong = kit.with_params("key", ssh={"identity_file": private_key(tmp_path / "id")})
