@@ -11,7 +11,7 @@ from kitlib import findings
 from kitlib.errors import Interrupted, KitError, RecordError
 from kitlib.model import Check, Outcome, Status, Verdict
 from kitlib.session import Session
-from kitlib.stages.preflight import ANSWERS
+from kitlib.stages.presence import ANSWERS
 
 __all__ = ["Preflight", "preflight", "run_alone"]
 

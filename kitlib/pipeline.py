@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kitlib import notebooks
 from kitlib.errors import Interrupted, KitError, RecordError
+from kitlib.in_a_row import in_a_row
 from kitlib.model import Verdict
 from kitlib.notebooks import Notebook
 from kitlib.report import write_report
@@ -72,13 +73,17 @@ def run_notebooks(
 ) -> None:
     """Run notebooks one after another in the session's run; stop at the first that fails.
 
+    Where workers alone failed to join, ready and verify judge the others before that.
+
     Raises:
         KitError: What ended the notebook, as the kind of error it was there.
     """
     session.what = "kit build"  # so that the notebooks work under this session's lock
     with ExitStack() as until_the_end:
         alone = False
-        for name in names:
+
+        def work(name: str) -> None:
+            nonlocal alone
             notebook = notebooks.find(name)
             if not (alone or session.dry_run or _changes_nothing(notebook)):
                 until_the_end.enter_context(session.exclusive())
@@ -94,6 +99,8 @@ def run_notebooks(
             session.journal.event("progress", host="notebook", text=f"running {notebook.name}")
             output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
             notebooks.execute(notebook, output, given, environment=session.kernel_environment)
+
+        in_a_row(session.journal, names, work)
 
 
 def _changes_nothing(notebook: Notebook) -> bool:

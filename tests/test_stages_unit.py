@@ -19,6 +19,7 @@ from kitlib.errors import (
     Interrupted,
     KitError,
     ParamsError,
+    ParseError,
     PreconditionError,
 )
 from kitlib.fanout import Fanned
@@ -39,6 +40,7 @@ from kitlib.stages import (
     run_stage,
 )
 from kitlib.stages.base import expect
+from kitlib.stages.presence import absences
 
 PARAMS = Path(__file__).resolve().parent.parent / "params/lab.yaml"
 HOSTS = ("control-plane-1", "worker-1", "worker-2")
@@ -237,6 +239,42 @@ def test_a_host_out_of_reach_is_an_error_of_its_own_kind(ctx, doors):
     with pytest.raises(ConnectError, match="made: worker-2: cannot connect"):
         go(Made(), ctx)
     assert [e["host"] for e in events(ctx, "error")] == ["worker-2"]
+
+
+class Judging(Made):
+    """A stage that judges the hosts that it can reach, as ready and verify do."""
+
+    judges_the_rest = True
+
+    def check(self, ctx: Context) -> list[Check]:
+        return [*absences(ctx, Status.FAIL), *super().check(ctx)]
+
+
+def test_a_worker_out_of_reach_fails_a_check_where_the_others_are_judged(ctx, doors):
+    doors.unreachable["worker-2"] = ConnectError("worker-2 (root@10.0.0.2): no answer")
+    with pytest.raises(ConnectError, match=r"1 host cannot be reached \(worker-2\)") as caught:
+        go(Judging(checks=[GOOD]), ctx)
+    assert "root@10.0.0.2: no answer" in str(caught.value)
+    judged = [(e["host"], e["data"]["id"], e["data"]["status"]) for e in events(ctx, "check")]
+    assert judged == [
+        ("worker-2", "host.answers", "WARN"),
+        ("worker-2", "host.answers", "FAIL"),
+        ("worker-1", "a.b", "PASS"),
+    ]
+    assert events(ctx, "stage.ended")[-1]["data"]["verdict"] == "FAIL"
+    doors.unreachable.clear()
+    assert go(Judging(checks=[GOOD]), ctx).verdict is Verdict.PASS, "the next stage asks anew"
+
+
+@pytest.mark.parametrize("host", ["control-plane-1", "worker-1"])
+def test_nothing_is_judged_without_a_control_plane_or_with_facts_that_nobody_knows(
+    ctx, doors, host
+):
+    kind = ConnectError if host == "control-plane-1" else ParseError
+    doors.unreachable[host] = kind(f"{host}: it broke")
+    with pytest.raises(kind):
+        go(Judging(checks=[GOOD]), ctx)
+    assert events(ctx, "check") == []
 
 
 def test_a_failing_host_stops_alone_and_the_others_finish(ctx, doors):

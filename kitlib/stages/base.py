@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from kitlib.command import Cmd
-from kitlib.errors import ApiError, ChecksFailed, CommandError, KitError
+from kitlib.errors import ApiError, ChecksFailed, CommandError, ConnectError, KitError
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Host, Inventory
 from kitlib.journal import Journal
 from kitlib.kube import Kube
-from kitlib.model import CLUSTER, Change, Check, CommandResult, Status
+from kitlib.model import CLUSTER, Change, Check, CommandResult
 from kitlib.params import Params
 from kitlib.plugins import Plugin
+from kitlib.stages.presence import ANSWERS, hosts_that_answer
 
-__all__ = ["Action", "Context", "Doors", "Hands", "Plan", "Stage", "expect", "who"]
+__all__ = ["Action", "Context", "Doors", "Hands", "Plan", "Stage", "expect"]
 
 
 class Doors(Protocol):
@@ -153,6 +154,7 @@ class Context:
         read_only: True for stages whose plan is always empty: the gate refuses every change.
         failures: Host -> what failed there in the stage under way.
         results: Stage -> what it measured while it was applied, for its check to report.
+        absent: Worker that cannot be reached -> why, in a stage that goes on without it.
     """
 
     params: Params
@@ -165,6 +167,7 @@ class Context:
     read_only: bool = False
     failures: dict[str, Exception] = field(default_factory=dict)
     results: dict[str, list[Check]] = field(default_factory=dict)
+    absent: dict[str, ConnectError] = field(default_factory=dict)
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -213,10 +216,13 @@ class Context:
     def facts(self, *, fresh: bool = False) -> Mapping[str, HostFacts]:
         """Return what is true on every host, read since the last change (now, when `fresh`).
 
+        Hosts that the stage goes on without are not in it.
+
         Raises:
             KitError: A host cannot be read; the others' errors are in the journal.
         """
-        fanned = self.doors.facts([host.name for host in self.hosts], fresh=fresh)
+        names = [host.name for host in self.hosts if host.name not in self.absent]
+        fanned = self.doors.facts(names, fresh=fresh)
         for name, error in fanned.errors.items():
             self.journal.event("error", host=name, message=str(error))
         return fanned.raise_first()
@@ -275,18 +281,12 @@ class Stage(ABC):
     """True when its checks say something of hosts on which nothing was done yet."""
     needs_api: ClassVar[bool] = False
     """True when it can only work with the Kubernetes API answering."""
+    judges_the_rest: ClassVar[bool] = False
+    """True when a worker out of reach is one failed check, and the other hosts are judged."""
 
     def preconditions(self, ctx: Context) -> list[Check]:
         """Return what must hold before the stage is planned: every host (and the API) answers."""
-        fanned = ctx.doors.facts([host.name for host in ctx.hosts], fresh=True)
-        if fanned.errors:
-            # An unreachable host is an error of its own kind (and exit code), not a failed check.
-            ctx.failures.update(fanned.errors)
-            fanned.raise_first()
-        checks = [
-            Check("host.answers", name, Status.PASS, "answers over SSH", got=who(facts))
-            for name, facts in fanned.values.items()
-        ]
+        checks = hosts_that_answer(ctx, without_workers=self.judges_the_rest)
         if self.needs_api:
             checks.append(_api_answers(ctx))
         return checks
@@ -300,9 +300,17 @@ class Stage(ABC):
         """Return the judged state after the stage. Reads only."""
 
     def failure(self, bad: Sequence[Check]) -> KitError:
-        """Return the error that the stage ends with when these checks failed."""
+        """Return the error that the stage ends with when these checks failed.
+
+        It is of its own kind where a host is out of reach.
+        """
         lines = "\n".join(f"  {check}" for check in bad)
         count = "1 check" if len(bad) == 1 else f"{len(bad)} checks"
+        lost = [check.target for check in bad if check.id == ANSWERS]
+        if lost:
+            hosts = "1 host" if len(lost) == 1 else f"{len(lost)} hosts"
+            away = f"{hosts} cannot be reached ({', '.join(lost)})"
+            return ConnectError(f"{self.name}: {away}; {count} failed\n{lines}")
         return ChecksFailed(f"{self.name}: {count} failed\n{lines}")
 
     def turns(self, ctx: Context, targets: Sequence[str]) -> list[list[str]]:  # noqa: ARG002
@@ -349,11 +357,6 @@ class Stage(ABC):
             raise
         for action in plan.cleanup:
             ctx.perform(action)
-
-
-def who(facts: HostFacts) -> str:
-    """Return in a few words what system a host is."""
-    return f"{facts.host.os_name or 'unknown system'}, kernel {facts.host.kernel or 'unknown'}"
 
 
 def _api_answers(ctx: Context) -> Check:

@@ -28,7 +28,7 @@ _JOURNAL = script(
 def snapshot(ctx: Context) -> None:
     """Write the evidence of this moment below raw/snapshots/<stage>/."""
     folder = f"snapshots/{ctx.journal.stage}"
-    names = [host.name for host in ctx.hosts]
+    names = [host.name for host in ctx.hosts if host.name not in ctx.absent]
 
     def journal_of(name: str) -> None:
         result = ctx.doors.quietly(name, _JOURNAL)

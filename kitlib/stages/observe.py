@@ -19,6 +19,7 @@ from kitlib.stages.base import Context
 __all__ = [
     "STEADY_SECONDS",
     "Steady",
+    "in_the_cluster",
     "plugin_pods",
     "wait_for_nodes",
     "wait_for_workloads",
@@ -31,6 +32,15 @@ STEADY_SECONDS = 10.0
 """The plugin's containers must not restart for that long: a crash loop shows 1/1 in between."""
 DOOMED_RESTARTS = 4
 """A plugin container that was restarted so often will not come up by waiting."""
+
+
+def in_the_cluster(ctx: Context) -> list[str]:
+    """Return the hosts that are in the cluster of the administrator, in the inventory's order."""
+    facts = ctx.facts()
+    home = facts[ctx.administrator.name].kubeadm.ca_hash
+    return [
+        name for name, here in facts.items() if here.kubeadm.joined and here.kubeadm.ca_hash == home
+    ]
 
 
 def wait_for_nodes(ctx: Context, names: Sequence[str], seconds: float) -> list[Obj]:

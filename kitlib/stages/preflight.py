@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from kitlib import checks
 from kitlib.checks import found_clusters
@@ -12,13 +12,11 @@ from kitlib.facts.reach import Answer
 from kitlib.fanout import fan_out
 from kitlib.inventory import Host
 from kitlib.model import Check, Status
-from kitlib.stages.base import Context, Plan, Stage, who
+from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.package_sources import offers
+from kitlib.stages.presence import ANSWERS, who, without_name
 
-__all__ = ["ANSWERS", "Preflight"]
-
-ANSWERS = "host.answers"
-"""The id of the check that a host can be reached; one that cannot is an error of its own kind."""
+__all__ = ["Preflight"]
 
 
 class Preflight(Stage):
@@ -65,17 +63,6 @@ class Preflight(Stage):
             *offers(ctx, fanned.values),
         ]
 
-    def failure(self, bad: Sequence[Check]) -> KitError:
-        """Return the error of the failed checks: of its own kind where a host is out of reach."""
-        error = super().failure(bad)
-        lost = [check.target for check in bad if check.id == ANSWERS]
-        if not lost:
-            return error
-        count = "1 host" if len(lost) == 1 else f"{len(lost)} hosts"
-        first, _, lines = error.message.partition("\n")
-        first = first.replace(": ", f": {count} cannot be reached ({', '.join(lost)}); ", 1)
-        return ConnectError(f"{first}\n{lines}")
-
 
 def _lost(host: Host, error: Exception, heard: Mapping[str, Mapping[str, Answer]]) -> Check:
     """Return the failed check of a host whose facts could not be had."""
@@ -87,7 +74,7 @@ def _lost(host: Host, error: Exception, heard: Mapping[str, Mapping[str, Answer]
             host.name,
             Status.FAIL,
             "its facts can be read",
-            got=_without(host.name, message),
+            got=without_name(host.name, message),
             expected="output that the kit knows",
             remedy=remedy or "run the command on the host by hand; its output is in the record",
         )
@@ -96,7 +83,7 @@ def _lost(host: Host, error: Exception, heard: Mapping[str, Mapping[str, Answer]
         host.name,
         Status.FAIL,
         "answers over SSH",
-        got=_without(host.name, message) + _from_others(host, heard),
+        got=without_name(host.name, message) + _from_others(host, heard),
         expected="an answer",
         remedy=remedy or "is the host up, and is its address right in the parameters?",
     )
@@ -108,13 +95,6 @@ def _from_others(host: Host, heard: Mapping[str, Mapping[str, Answer]]) -> str:
         return ""
     near = sum(each.get(host.node_address) in (Answer.PING, Answer.TCP) for each in heard.values())
     return f"; {near} of {len(heard)} other hosts reach it at {host.node_address}"
-
-
-def _without(name: str, message: str) -> str:
-    """Return an error's message without the host's name, which stands beside it already."""
-    if message.startswith(f"{name} ("):
-        return message.removeprefix(f"{name} (").replace("): ", ": ", 1)
-    return message.removeprefix(f"{name}: ")
 
 
 def _reached(ctx: Context, name: str) -> Mapping[str, Answer]:

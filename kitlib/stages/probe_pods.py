@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,10 +38,11 @@ class ProbeSet:
     image: str
 
     @classmethod
-    def of(cls, ctx: Context) -> ProbeSet:
-        """Return a new set for every host of the inventory."""
+    def of(cls, ctx: Context, nodes: Sequence[str] = ()) -> ProbeSet:
+        """Return a new set for these nodes; for every host of the inventory where none is named."""
         name = f"kit-probe-{secrets.token_hex(3)}"
-        return cls(name, tuple(host.name for host in ctx.hosts), ctx.params.probe.image)
+        names = tuple(nodes) or tuple(host.name for host in ctx.hosts)
+        return cls(name, names, ctx.params.probe.image)
 
     @property
     def create(self) -> Action:

@@ -11,10 +11,17 @@ from collections.abc import Mapping
 from kitlib import checks
 from kitlib.command import Cmd
 from kitlib.facts import HostFacts
-from kitlib.model import Check
+from kitlib.model import Check, Status
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
-from kitlib.stages.observe import Steady, wait_for_nodes, wait_for_workloads, workload_objects
+from kitlib.stages.observe import (
+    Steady,
+    in_the_cluster,
+    wait_for_nodes,
+    wait_for_workloads,
+    workload_objects,
+)
+from kitlib.stages.presence import absences
 
 __all__ = ["Ready"]
 
@@ -26,6 +33,7 @@ class Ready(Stage):
     title = "Wait until the nodes are Ready, and judge what made them so"
     changes_nothing = True
     needs_api = True
+    judges_the_rest = True
 
     def plan(self, ctx: Context) -> Plan:
         """Return the empty plan."""
@@ -35,12 +43,14 @@ class Ready(Stage):
     def check(self, ctx: Context) -> list[Check]:
         """Return the judged state, after waiting for it up to `timeouts.ready` seconds."""
         limit = ctx.params.timeouts.ready
-        judged = [manifest_check(ctx)]
-        nodes = wait_for_nodes(ctx, [host.name for host in ctx.hosts], limit)
+        judged = [manifest_check(ctx), *absences(ctx, Status.FAIL)]
+        # A host that is in no cluster fails a check at once: waiting does not make it a node.
+        nodes = wait_for_nodes(ctx, in_the_cluster(ctx), limit)
         judged += checks.nodes(nodes, ctx.params, ctx.plugin)
         wait_for_workloads(ctx, ctx.plugin.workloads, seconds=limit)
         steady = Steady(ctx)
-        facts = ctx.facts(fresh=True)
+        read = ctx.facts(fresh=True)
+        facts = {name: read[name] for name in in_the_cluster(ctx)}
         _note_configurations(ctx, facts)
         judged += [*checks.cni(facts, ctx.plugin), *steady.end()]
         # Judged last: a container that crashed meanwhile is counted only after its back-off.

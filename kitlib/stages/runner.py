@@ -51,6 +51,7 @@ class StageRun:
         self._in_guard = False
         ctx.read_only = dry_run or stage.changes_nothing
         ctx.failures.clear()
+        ctx.absent = {}
         ctx.journal.stage = stage.name
         self._started = time.monotonic()
         ctx.journal.event("stage.started", title=stage.title, dry_run=dry_run)

@@ -13,7 +13,8 @@ from kitlib.model import Check, Status
 from kitlib.probes import dns, ping
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.network import manifest_check
-from kitlib.stages.observe import Steady, workload_objects
+from kitlib.stages.observe import Steady, in_the_cluster, workload_objects
+from kitlib.stages.presence import absences
 from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
 __all__ = ["Verify"]
@@ -30,10 +31,12 @@ class Verify(Stage):
     name = "verify"
     title = "Prove that pods reach each other"
     needs_api = True
+    judges_the_rest = True
 
     def plan(self, ctx: Context) -> Plan:
         """Return the probe namespace's coming and going, the only things that this changes."""
-        probes = ProbeSet.of(ctx)
+        # A dry run takes it that the stages before this one were done: every host is a node.
+        probes = ProbeSet.of(ctx, () if ctx.read_only else in_the_cluster(ctx))
         return Plan((probes.create,), cleanup=(probes.remove,))
 
     def apply(self, ctx: Context, plan: Plan) -> None:
@@ -48,11 +51,13 @@ class Verify(Stage):
         """Return what was measured, and that the plugin is still whole."""
         nodes = ctx.kube().items("/api/v1/nodes")
         objects = workload_objects(ctx.kube(), ctx.plugin.workloads)
+        facts, inside = ctx.facts(), in_the_cluster(ctx)
         return [
             manifest_check(ctx),
+            *absences(ctx, Status.FAIL),
             *checks.nodes(nodes, ctx.params, ctx.plugin),
             *checks.workloads(objects, ctx.plugin, nodes=len(nodes)),
-            *checks.cni(ctx.facts(), ctx.plugin),
+            *checks.cni({name: facts[name] for name in inside}, ctx.plugin),
             *ctx.results.pop(self.name, []),
         ]
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
-from kit_help import Kit, lines, told
+from kit_help import Kit, lines, stage_ends, told
 from lab_help import HOSTS
 
+from kitlib import notebooks
+from kitlib.errors import CommandError
 from kitlib.lab import verbs
+from kitlib.notebooks import Notebook
+from kitlib.pipeline import build
+from kitlib.stages import STAGES
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -77,16 +84,51 @@ def test_what_would_hang_is_named_before_kubeadm_starts(kit: Kit, fault: str, wo
     kit.stage("join").passed()
 
 
-def test_a_worker_that_fails_is_told_and_the_others_join(kit: Kit) -> None:
+def test_a_worker_that_fails_is_told_the_others_join_are_judged_and_the_build_fails(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kit.stand("join")
     kit.kubectl(f"delete node {WORKER_1} {WORKER_2}")
-    kit.stand("reset")
-    verbs.break_(kit.state_dir, "swap-on", WORKER_1)
-    done = kit.stage("join").failed(
-        6, f"{WORKER_1}: .*kubeadm join", "swap", f"joined all the same: {WORKER_2}"
-    )
-    judged = [(x["host"], x["data"]["status"]) for x in lines(done.run_dir) if x["kind"] == "check"]
-    assert (WORKER_2, "PASS") in judged
-    assert WORKER_2 in kit.kubectl("get nodes -o name")
+    ran: list[str] = []
+    with kit.session() as session:
+
+        def execute(notebook: Notebook, output: Path, given: object, **_: object) -> None:
+            stage = notebook.name.partition("_")[2]
+            ran.append(stage)
+            if stage == "join":  # preflight would have told
+                verbs.break_(kit.state_dir, "swap-on", WORKER_1)
+            session.stage(stage)
+
+        monkeypatch.setattr(notebooks, "execute", execute)
+        with pytest.raises(CommandError, match="kubeadm join") as caught:
+            build(session)
+        run_dir = session.journal.path
+    assert ran == [stage.name for stage in STAGES], "and no diagnostic notebook"
+    assert "swap" in str(caught.value)
+    assert f"joined all the same: {WORKER_2}" in str(caught.value)
+    for stage in ("ready", "verify"):
+        assert f"{stage} of the hosts that joined, also FAIL: 1 check" in str(caught.value)
+    ends = stage_ends(run_dir)
+    assert {stage: ends[stage]["verdict"] for stage in ("join", "ready", "verify")} == {
+        "join": "FAIL",
+        "ready": "FAIL",
+        "verify": "FAIL",
+    }
+    judged = [
+        (x["stage"], x["host"], x["data"]["id"], x["data"]["status"])
+        for x in lines(run_dir)
+        if x["kind"] == "check"
+    ]
+    assert [x for x in judged if x[0] in ("ready", "verify") and x[3] == "FAIL"] == [
+        ("ready", WORKER_1, "nodes.present", "FAIL"),
+        ("verify", WORKER_1, "nodes.present", "FAIL"),
+    ]
+    assert ("verify", f"{WORKER_2} -> {CONTROL_PLANE}", "reachability.pair", "PASS") in judged
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["verdict"] == "FAIL"
+    assert "kubeadm join" in record["reason"]
+    report = (run_dir / "report.html").read_text()
+    assert "swap" in report
+    assert "is a node of the cluster" in report
     verbs.heal(kit.state_dir)
     kit.stage("join").passed()
