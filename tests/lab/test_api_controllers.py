@@ -11,9 +11,11 @@ from typing import Any
 import apikit
 import pytest
 
-from kitlib.lab.api import pki
+from kitlib.lab.api import disruption, pki
 from kitlib.lab.api.auth import Auth
 from kitlib.lab.api.controllers import Manager, nodes
+from kitlib.lab.api.disruption import BUDGETS
+from kitlib.lab.api.errors import ApiError
 from kitlib.lab.api.registry import NODES, PODS, Registry
 from kitlib.lab.api.settings import Settings
 from kitlib.lab.api.store import Obj, Store
@@ -364,3 +366,79 @@ async def test_propagation_policies(policy: str, left: int) -> None:
         await c.until(lambda: not c.store.items("apps/deployments"), "deployment goes")
         await c.settle()
         assert len(c.store.items("apps/replicasets")) == left
+
+
+def budget(**spec: Any) -> Obj:
+    return {"selector": {"matchLabels": {"app": "web"}}, **spec}
+
+
+def evict(c: Cluster, pod: Obj, *, dry_run: bool = False) -> None:
+    disruption.evict(c.registry, "default", pod["metadata"]["name"], {}, dry_run=dry_run)
+
+
+async def test_a_budget_counts_its_pods_and_refuses_an_eviction_too_many() -> None:
+    async with cluster() as c:
+        c.add_node("w1")
+        c.add("apps/deployments", "web", spec=workload(3))
+        c.add(BUDGETS, "web", spec=budget(minAvailable=2))
+        pods = await c.until(lambda: len(c.pods()) == 3 and c.pods(), "pods")
+        status = lambda: c.get(BUDGETS, "web").get("status") or {}  # noqa: E731
+        await c.until(lambda: status().get("expectedPods") == 3, "counted")
+        assert (status()["disruptionsAllowed"], status()["currentHealthy"]) == (0, 0)
+        assert status()["conditions"][0]["reason"] == "InsufficientPods"
+        for pod in pods:
+            c.run(pod)
+        await c.until(lambda: status()["disruptionsAllowed"] == 1, "one may go")
+        assert status()["conditions"][0]["status"] == "True"
+        evict(c, pods[0], dry_run=True)
+        assert not c.get(PODS, pods[0]["metadata"]["name"])["metadata"].get("deletionTimestamp")
+        evict(c, pods[0])
+        with pytest.raises(ApiError) as refused:  # before any controller has seen the first one go
+            evict(c, pods[1])
+        assert refused.value.code == 429
+        (cause,) = refused.value.details["causes"]
+        assert cause["reason"] == "DisruptionBudget"
+        assert cause["message"].startswith("The disruption budget web needs 2 healthy pods and has")
+        evict(c, pods[0])  # it is on its way already: that takes nothing
+        c.kill(pods[0])
+        new = await c.until(
+            lambda: [p for p in c.pods() if p["metadata"]["uid"] not in {q["metadata"]["uid"]
+                                                                        for q in pods}],
+            "another pod in its place",
+        )  # fmt: skip
+        evict(c, new[0])  # not running yet: no budget is about it
+        c.kill(new[0])
+        assert status()["disruptionsAllowed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "desired"),
+    [
+        ({"minAvailable": "50%"}, 2),
+        ({"maxUnavailable": 1}, 2),
+        ({"maxUnavailable": "34%"}, 1),
+        ({"maxUnavailable": 5}, 0),
+        ({}, 3),
+    ],
+)
+async def test_how_many_a_budget_wants_well(spec: Obj, desired: int) -> None:
+    async with cluster(30) as c:
+        c.add(BUDGETS, "web", spec=budget(**spec))
+        c.add("apps/deployments", "web", spec=workload(3))
+        await c.until(lambda: len(c.pods()) == 3, "pods")
+        wanted = lambda: (c.get(BUDGETS, "web").get("status") or {}).get("desiredHealthy")  # noqa: E731
+        await c.until(lambda: wanted() == desired, f"{desired} wanted, not {wanted()}")
+
+
+async def test_two_budgets_for_a_pod_are_refused_and_one_that_is_new_is_waited_for() -> None:
+    async with cluster() as c:
+        c.add("apps/deployments", "web", spec=workload(1))
+        (pod,) = await c.until(c.pods, "pod")
+        c.run(pod)
+        c.add(BUDGETS, "one", spec=budget(minAvailable=0))
+        with pytest.raises(ApiError, match="would violate") as refused:
+            evict(c, pod)
+        assert "still being processed" in refused.value.details["causes"][0]["message"]
+        c.add(BUDGETS, "two", spec=budget(minAvailable=0))
+        with pytest.raises(ApiError, match="more than one PodDisruptionBudget"):
+            evict(c, pod)

@@ -311,6 +311,28 @@ def test_drain_evicts_pods(api: apikit.Api, pod: str) -> None:
     api.ok("run", pod, "--image=busybox:1")
 
 
+def test_drain_waits_for_a_disruption_budget(api: apikit.Api, pod: str) -> None:
+    running = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    patch = json.dumps({"status": running})
+    api.ok("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", patch)
+    api.ok("label", "pod", pod, "app=guarded")
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}}
+    wanted = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": spec}
+    api.ok("apply", "-f", "-", stdin=json.dumps({**wanted, "metadata": {"name": "guard"}}))
+    path = "jsonpath={.status.currentHealthy}"
+    until(lambda: api.ok("get", "pdb", "guard", "-o", path) == "1", "the budget counts the pod")
+    shown = api.ok("get", "pdb", "guard", "--no-headers").split()
+    assert shown[:4] == ["guard", "1", "N/A", "0"]
+    done = api.kubectl("drain", "w1", "--force", "--ignore-daemonsets", "--timeout=1s")
+    assert done.returncode == 1
+    assert (
+        f'error when evicting pods/"{pod}" -n "default" (will retry after 5s): '
+        "Cannot evict pod as it would violate the pod's disruption budget."
+    ) in done.stderr
+    api.ok("delete", "pdb", "guard")
+    api.ok("uncordon", "w1")
+
+
 def test_tokens_and_rights(api: apikit.Api) -> None:
     until(lambda: api.kubectl("get", "sa", "default").returncode == 0, "default service account")
     token = api.ok("create", "token", "default").strip()

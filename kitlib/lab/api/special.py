@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from kitlib.lab.api import clock, errors
+from kitlib.lab.api import clock, disruption, errors
 from kitlib.lab.api.auth import AUTHENTICATED, Ask, Auth, User
 from kitlib.lab.api.handlers import answer, body, patched, success
 from kitlib.lab.api.registry import PODS, Registry
@@ -59,12 +59,13 @@ class Special:
         return answer(success(code=201), 201)
 
     async def eviction(self, request: web.Request, namespace: str, name: str) -> web.Response:
-        """Delete a pod with its grace period."""
-        options = ((await body(request)) or {}).get("deleteOptions") or {}
-        resource = self._registry.catalogue.by_kind[PODS]
-        self._registry.delete(
-            resource, namespace, name, options, dry_run="All" in (options.get("dryRun") or [])
-        )
+        """Delete a pod with its grace period, where its disruption budget allows it."""
+        wanted = (await body(request)) or {}
+        if wanted.get("apiVersion") == "policy/v1" and self._registry.minor < 22:
+            raise errors.bad_request('no kind "Eviction" is registered for version "policy/v1"')
+        options = wanted.get("deleteOptions") or {}
+        dry_run = "All" in (options.get("dryRun") or [])
+        disruption.evict(self._registry, namespace, name, options, dry_run=dry_run)
         return answer(success(code=201), 201)
 
     async def token(self, request: web.Request, namespace: str, name: str) -> web.Response:

@@ -284,6 +284,12 @@ def _count(field: str) -> Callable[[Obj], Any]:
     return lambda obj: len(obj.get(field) or ())
 
 
+def _budget(obj: Obj) -> list[Any]:
+    spec, status = obj["spec"], obj.get("status") or {}
+    limits = [spec.get(field, "N/A") for field in ("minAvailable", "maxUnavailable")]
+    return [obj["metadata"]["name"], *limits, status.get("disruptionsAllowed", 0), age(obj)]
+
+
 def _created(obj: Obj) -> list[Any]:
     return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp", "")]
 
@@ -332,6 +338,8 @@ _TABLES: dict[str, tuple[str, Cells]] = {
     f"{_RBAC}/roles": ("Name, Created At", _created),
     f"{_RBAC}/clusterrolebindings": ("Name, Role, Age, *Users, *Groups, *ServiceAccounts", _bound),
     f"{_RBAC}/rolebindings": ("Name, Role, Age, *Users, *Groups, *ServiceAccounts", _bound),
+    "policy/poddisruptionbudgets": (
+        "Name, Min Available, Max Unavailable, Allowed Disruptions, Age", _budget),
     "networking.k8s.io/networkpolicies": (
         "Name, Pod-Selector, Age", _named(lambda obj: _selector(obj["spec"].get("podSelector")))),
 }  # fmt: skip

@@ -18,6 +18,7 @@ from kitlib.lab.api.controllers.cluster import (
     ServiceAccounts,
 )
 from kitlib.lab.api.controllers.daemons import DaemonSets
+from kitlib.lab.api.controllers.disruption import Disruptions
 from kitlib.lab.api.controllers.nodes import Evictions, NodeCidrs, NodeLifecycle
 from kitlib.lab.api.controllers.roles import publish_roles
 from kitlib.lab.api.controllers.scheduler import Scheduler
@@ -66,6 +67,7 @@ class Manager:
             ReplicaSets(registry),
             DaemonSets(registry),
             Scheduler(registry),
+            Disruptions(registry),
             Endpoints(registry),
             Certificates(registry),
             self._signer,
