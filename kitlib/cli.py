@@ -49,6 +49,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and chan
 Keep = Annotated[
     bool, typer.Option("--keep", help="Leave what a failed stage made as it is, for a look.")
 ]
+HostsOption = Annotated[
+    list[str], typer.Option("--host", help="A host of the file; may be repeated.", metavar="NAME")
+]
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Reset and build anew what is as wanted already.")
 ]
@@ -132,6 +135,27 @@ def stage(
             out().print(f"  {check}", soft_wrap=True, highlight=False)
         _where(session.journal.path)
         out().print(f"{name}: {outcome.verdict.value}", highlight=False)
+
+
+@app.command()
+def join(params: ParamsArg, host: HostsOption, dry_run: DryRun = False, keep: Keep = False) -> None:
+    """Take hosts that the file has got since into the cluster: preflight to verify, in one run.
+
+    A worker or a control plane. Run again, it goes on from what is true on the hosts.
+    """
+    from kitlib import membership
+    from kitlib.progress import Follower
+    from kitlib.session import Session
+
+    membership.check_names(params, host)
+    with Session.open(params, dry_run=dry_run, keep=keep) as session:
+        _unlock(session)
+        try:
+            with membership.whole_run(session, "kit join"), Follower(session.journal.path, out()):
+                membership.join_hosts(session, host)
+        finally:
+            _where(session.journal.path)
+    out().print(f"join {', '.join(host)}: {'PLANNED' if dry_run else 'PASS'}")
 
 
 @app.command()

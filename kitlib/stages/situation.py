@@ -156,6 +156,8 @@ def _other_plugin(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> s
             if kube.find(path) is not None:
                 return f"its network plugin is {other.name}, wanted is {ctx.plugin.name}"
     for name, here in facts.items():
+        if not here.kubeadm.joined:
+            continue  # what lies on a host that is no part of it says nothing of the cluster
         foreign = foreign_interfaces(ctx.plugin, [link.name for link in here.links or ()])
         for device, owner in foreign.items():
             return f"{name} has {device} of {owner}, wanted is {ctx.plugin.name}"
