@@ -159,6 +159,53 @@ def join(params: ParamsArg, host: HostsOption, dry_run: DryRun = False, keep: Ke
 
 
 @app.command()
+def remove(
+    params: ParamsArg,
+    host: HostsOption,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Let pods go that nothing makes anew, and data on the host; delete what "
+            "disruption budgets still hold back after timeouts.drain; forget a host that is down.",
+        ),
+    ] = False,
+    confirm: Annotated[
+        str, typer.Option(help="Name the cluster: its CA hash.", metavar="HASH")
+    ] = "",
+    dry_run: DryRun = False,
+    keep: Keep = False,
+) -> None:
+    """Take hosts out of the cluster: drain, reset, delete the Node; a control plane, if it may go.
+
+    It shows what would go and asks; without a terminal the parameters (confirm_reset) or --confirm
+    must name the cluster. Run again after a failure, it goes on from what is true.
+    """
+    from kitlib import membership
+    from kitlib.progress import Follower
+    from kitlib.removal import confirm as confirm_removal
+    from kitlib.removal import plan_removal, remove_hosts
+    from kitlib.session import Session
+
+    membership.check_names(params, host)
+    given = {"confirm_reset": confirm} if confirm else {}
+    with Session.open(params, dry_run=dry_run, keep=keep, overrides=given) as session:
+        _unlock(session)
+        try:
+            with membership.whole_run(session, "kit remove"):
+                removal = plan_removal(session, host, force=force)
+                if not dry_run:
+                    confirm_removal(removal, _ask_removal if sys.stdin.isatty() else None)
+                with Follower(session.journal.path, out()):
+                    remove_hosts(session, removal)
+        finally:
+            _where(session.journal.path)
+    out().print(f"remove {', '.join(host)}: {'PLANNED' if dry_run else 'PASS'}")
+    for line in () if dry_run else removal.result(params):
+        out().print(line, soft_wrap=True)
+
+
+@app.command()
 def preflight(
     params: ParamsArg,
     plugin: Plugin = None,
@@ -556,6 +603,14 @@ def _unlock(session: Any) -> None:
 
 def _ask_password() -> str:
     return getpass.getpass("sudo's password on the hosts: ")
+
+
+def _ask_removal(what: str) -> bool:
+    out().print(what, soft_wrap=True)
+    try:
+        return typer.confirm("Remove?")
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        return False
 
 
 def _where(run_dir: Path) -> None:

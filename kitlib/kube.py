@@ -273,6 +273,9 @@ class Kube:
         try:
             answer = json.loads(text)
             message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
+            causes = (answer.get("details") or {}).get("causes") or []
+            told = [str(each.get("message", "")) for each in causes]
+            message = " ".join([message, *(text for text in told if text not in message)])
         except (ValueError, AttributeError):
             message, reason = text[:200], ""
         kind = WatchExpired if status == 410 else ApiError

@@ -11,7 +11,7 @@ import platform
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -43,6 +43,7 @@ from kitlib.stages import (
     FIRST_RECORDED,
     STAGE_NAMES,
     Context,
+    Stage,
     StageRun,
     get_stage,
     position,
@@ -301,15 +302,32 @@ class Session:
             return {}
         return {self._sudo.variable: self._sudo.password.value}
 
-    def begin(self, name: str) -> StageRun:
-        """Return a pass through one stage, to be taken step by step."""
+    def begin(self, name: str | Stage) -> StageRun:
+        """Return a pass through one stage, to be taken step by step.
+
+        Args:
+            name: A stage of the build by its name; or one that is no part of a build, itself.
+        """
         self._durable.resume()
-        stage = get_stage(name)
-        if not self.dry_run and position(name) >= position(FIRST_RECORDED):
+        stage = get_stage(name) if isinstance(name, str) else name
+        standing = stage.name not in STAGE_NAMES  # such a stage works on a cluster that stands
+        if not self.dry_run and (standing or position(stage.name) >= position(FIRST_RECORDED)):
             self.recorder.start()
         return StageRun(stage, self.context, dry_run=self.dry_run, snapshot=snapshot)
 
-    def stage(self, name: str) -> Outcome:
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Work without these hosts from now on: a person said that it may be so.
+
+        Raises:
+            KitError: The run has begun to work on them.
+        """
+        if self._lock is not None:
+            raise KitError("hosts are left out before the lock is taken; this is a defect")
+        gone = set(names)
+        self.inventory = Inventory(tuple(h for h in self.inventory if h.name not in gone))
+        self.context.inventory = self.inventory
+
+    def stage(self, name: str | Stage) -> Outcome:
         """Run one stage, all steps in a row, and return how it ended.
 
         Raises:

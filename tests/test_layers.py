@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         (
             "people",
             "alone bundling cli findings in_a_row measure membership nb notebooks pipeline "
-            "progress reach report roster session trust",
+            "progress reach removal report roster session trust",
         ),
     )
 )

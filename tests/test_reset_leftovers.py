@@ -16,7 +16,7 @@ from kitlib.facts import HostFacts
 from kitlib.model import Status
 from kitlib.stages import without_kubeadm
 from kitlib.stages.base import Action
-from kitlib.stages.reset import Reset, _leftovers
+from kitlib.stages.reset import Reset, leftovers
 
 IPVS = {"leftovers": "kube-router-ipvs"}
 LINKS = case("links", "worker")["stdout"]
@@ -24,7 +24,7 @@ LINKS = case("links", "worker")["stdout"]
 
 def planned(facts: HostFacts) -> list[Action]:
     situation: Any = SimpleNamespace(wanted=False, reset={}, facts={facts.name: facts})
-    return _leftovers(facts.name, facts, situation, set())
+    return leftovers(facts.name, facts, situation, set())
 
 
 def whats(facts: HostFacts) -> list[str]:

@@ -261,6 +261,8 @@ class Timeouts(_Part):
     """All nodes Ready, after the last join."""
     verify: Seconds = 120
     """Probe pods running and every pair reachable."""
+    drain: Seconds = 300
+    """A node's pods gone, when its host is removed; disruption budgets may hold them back."""
     reconnect: Seconds = 60
     """A host out of reach while a command runs on it; the command runs on, and is found again."""
 

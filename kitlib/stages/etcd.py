@@ -96,19 +96,21 @@ def loss(found: Sequence[Member], name: str) -> str:
     )
 
 
-def check_removal(kube: Kube, name: str) -> None:
-    """Return when a control plane's etcd member can be spared.
+def check_removal(kube: Kube, *names: str) -> None:
+    """Return when the etcd members of control planes can be spared, one after another.
 
     Raises:
-        PreconditionError: It cannot; the message counts the members.
+        PreconditionError: One cannot; the message counts the members that would be left.
     """
     found = members(kube)
-    why = loss(found, name) if name in {member.name for member in found} else ""
-    if why:
-        raise PreconditionError(
-            f"{name}: not removed: {why}",
-            remedy="bring the other control planes back first, or add one",
-        )
+    for name in names:
+        why = loss(found, name) if name in {member.name for member in found} else ""
+        if why:
+            raise PreconditionError(
+                f"{name}: not removed: {why}",
+                remedy="bring the other control planes back first, or add one",
+            )
+        found = [member for member in found if member.name != name]
 
 
 def check_growth(ctx: Context, name: str) -> None:

@@ -27,7 +27,7 @@ from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.etcd import loss, members
 from kitlib.stages.situation import Situation, guard, judge
 
-__all__ = ["Reset"]
+__all__ = ["Reset", "host_actions", "kubeconfig_check", "leftovers"]
 
 CNI_DIRECTORY = "/etc/cni/net.d"
 KUBE_IPVS = "kube-ipvs0"
@@ -54,7 +54,7 @@ class Reset(Stage):
         actions: list[Action] = []
         peers = {host.node_address for host in ctx.hosts}
         for host in ctx.hosts:
-            actions += _for_host(host.name, situation, peers)
+            actions += host_actions(host.name, situation, peers)
         kept = "the wanted cluster stands" if situation.wanted else "the hosts are clean"
         return Plan(tuple(actions), "" if actions else f"nothing to reset: {kept}")
 
@@ -75,7 +75,7 @@ class Reset(Stage):
         for host in ctx.hosts:
             here = situation.facts[host.name]
             rest = [situation.reset[host.name]] if host.name in situation.reset else []
-            rest += [action.what for action in _leftovers(host.name, here, situation, peers)]
+            rest += [action.what for action in leftovers(host.name, here, situation, peers)]
             checks.append(
                 Check.that(
                     not rest,
@@ -88,11 +88,12 @@ class Reset(Stage):
                 )
             )
             if here.leftovers.kubeconfig and not here.kubeadm.joined:
-                checks.append(_kubeconfig(host.name, here.leftovers.kubeconfig))
+                checks.append(kubeconfig_check(host.name, here.leftovers.kubeconfig))
         return checks
 
 
-def _kubeconfig(name: str, path: str) -> Check:
+def kubeconfig_check(name: str, path: str) -> Check:
+    """Return the warning that root keeps a kubeconfig on a host that was reset."""
     return Check(
         "reset.kubeconfig",
         name,
@@ -125,7 +126,14 @@ def _keep_quorum(ctx: Context, situation: Situation) -> None:
         found = [member for member in found if member.name != name]
 
 
-def _for_host(name: str, situation: Situation, peers: set[str]) -> list[Action]:
+def host_actions(name: str, situation: Situation, peers: set[str]) -> list[Action]:
+    """Return what resets one host: kubeadm's part where it has to go, and what plugins left.
+
+    Args:
+        name: The host.
+        situation: What stands on the hosts, and which have to go.
+        peers: The nodes' addresses; routes by way of them are what a plugin left.
+    """
     here = situation.facts[name]
     actions = []
     if name in situation.reset:
@@ -141,10 +149,10 @@ def _for_host(name: str, situation: Situation, peers: set[str]) -> list[Action]:
             )
         else:
             actions += without_kubeadm.actions(name, here, why)
-    return actions + _leftovers(name, here, situation, peers)
+    return actions + leftovers(name, here, situation, peers)
 
 
-def _leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str]) -> list[Action]:
+def leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str]) -> list[Action]:
     """Return the removal of what plugins left, where no part of the wanted cluster uses it."""
     if situation.wanted and name not in situation.reset and here.kubeadm.joined:
         return []  # another plugin's traces here would have made the cluster an unwanted one
