@@ -139,9 +139,9 @@ def options(stage: str) -> tuple[str, ...]:
 
 
 def build_up_to(kit: Kit, stage: str) -> tuple[str, str]:
-    """Run the stages up to this one as a build does; return the verdict and why it is bad."""
+    """Run the stages up to this one as the same build does; return the verdict, why it is bad."""
     try:
-        with kit.session() as session:
+        with kit.session(rebuild="--rebuild" in options(stage)) as session:
             for name in STAGE_NAMES[: STAGE_NAMES.index(stage) + 1]:
                 session.stage(name)
     except Interrupted:
