@@ -333,6 +333,23 @@ def test_drain_waits_for_a_disruption_budget(api: apikit.Api, pod: str) -> None:
     api.ok("uncordon", "w1")
 
 
+def test_evictions_before_1_22_are_those_of_policy_v1beta1(tmp_path: Path) -> None:
+    with apikit.running(tmp_path, "1.21.14") as old:
+        until(lambda: old.kubectl("get", "sa", "default").returncode == 0, "service account")
+        spec = {"containers": [{"name": "c", "image": "busybox:1"}]}
+        wanted = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}
+        old.ok("apply", "-f", "-", stdin=json.dumps(wanted))
+        path = "/api/v1/namespaces/default/pods/p/eviction"
+
+        def evict(version: str) -> subprocess.CompletedProcess[str]:
+            body = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": "p"}}
+            return old.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+        refused = evict("policy/v1")
+        assert 'no kind "Eviction" is registered for version "policy/v1"' in refused.stderr
+        assert evict("policy/v1beta1").returncode == 0
+
+
 def test_tokens_and_rights(api: apikit.Api) -> None:
     until(lambda: api.kubectl("get", "sa", "default").returncode == 0, "default service account")
     token = api.ok("create", "token", "default").strip()
