@@ -178,8 +178,8 @@ def remove(
 ) -> None:
     """Take hosts out of the cluster: drain, reset, delete the Node; a control plane, if it may go.
 
-    It shows what would go and asks; without a terminal the parameters (confirm_reset) or --confirm
-    must name the cluster. Run again after a failure, it goes on from what is true.
+    It shows what goes. Unless the parameters (confirm_reset) or --confirm name the cluster, it
+    asks; without a terminal it stops. Run again after a failure, it goes on from what is true.
     """
     from kitlib import membership
     from kitlib.progress import Follower

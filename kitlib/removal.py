@@ -132,6 +132,9 @@ def remove_hosts(session: Session, removal: Removal) -> list[Outcome]:
     stages: list[Stage] = [Remove(removal.names, down=tuple(removal.down))]
     if set(removal.names) != set(removal.down):  # on a host that is down nothing ends a pod
         stages.insert(0, Drain(removal.names, force=removal.force))
+    for line in removal.lost:
+        name, _, what = line.partition(": ")
+        session.journal.event("progress", host=name, text=f"what goes: {what}")
     for name, error in removal.down.items():
         text = f"goes on without it: {error.message.splitlines()[0]}"
         session.journal.event("progress", host=name, text=text)

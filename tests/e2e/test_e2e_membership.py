@@ -162,6 +162,7 @@ def test_a_host_that_is_down_is_forgotten_by_force_alone_and_reset_when_it_is_ba
     again = remove(kit, WORKER_2).passed()
     assert (WORKER_2, "reset kubeadm: it leaves the cluster") in told(again.run_dir, "change")
     assert f"{WORKER_2}: out of the cluster, and clean" in again.out
+    assert f"{WORKER_2}: what goes: what it still holds: kubeadm's files" in again.out
     assert again.out.splitlines()[-1].startswith(f"take {WORKER_2} out of")
     assert again.record["verdict"] == "PASS"
     kit.call("report", str(again.run_dir)).passed()
