@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from kitlib.command import Cmd, script
@@ -69,17 +71,27 @@ def needs(tool: str, shell: str) -> str:
     )
 
 
-def command(*scripts: str) -> Cmd:
-    """Return the one command that runs these scripts."""
+def command(*scripts: str, label: str = "read the host's facts") -> Cmd:
+    """Return the one command that runs these scripts, shown as `label`.
+
+    The answers are sent together at the end. As they come they are hundreds of small packets, each
+    of which the SSH client takes apart by itself: most of what reading facts would cost.
+    """
+    text = "".join(scripts)
     return script(
-        "export LC_ALL=C\n" + "".join(scripts), timeout=TIMEOUT, label="read the host's facts"
+        f"export LC_ALL=C\nask() {{\n{text}}}\nsaid=$(ask)\nended=$?\n"
+        "printf '%s\\n' \"$said\"\nexit $ended",
+        timeout=TIMEOUT,
+        label=label,
     )
 
 
-def split(text: str) -> dict[str, Section]:
+@lru_cache(maxsize=32)
+def split(text: str) -> Mapping[str, Section]:
     """Return section name -> section of what such a command printed.
 
-    A section that was cut short (the connection died) is not in the result.
+    A section that was cut short (the connection died) is not in the result. Every subject's parser
+    asks for the same text, so the last few are remembered.
     """
     found: dict[str, Section] = {}
     name, body = "", list[str]()
@@ -92,7 +104,7 @@ def split(text: str) -> dict[str, Section]:
             name, body = line[len(_MARK) :].strip(), []
         else:
             body.append(line)
-    return found
+    return MappingProxyType(found)
 
 
 def lines_of(sections: Mapping[str, Section], name: str) -> tuple[str, ...] | None:

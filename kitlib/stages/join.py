@@ -9,10 +9,11 @@ must not be grown while one of its members is in trouble.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kitlib.command import Cmd, Secret
 from kitlib.errors import CommandError, KitError
+from kitlib.facts import HostFacts
 from kitlib.inventory import Host
 from kitlib.kube import Obj
 from kitlib.model import CLUSTER, Check, failed
@@ -78,9 +79,9 @@ class Join(Stage):
         key = new_certificate_key() if planes else None
         actions = [_create(main, token, len(missing))]
         if key is not None:
-            actions.append(_upload(ctx, main, key))
+            actions.append(_upload(ctx, main, facts[main.name], key))
         for host in missing:
-            actions += [_join(ctx, main, host, token, key), *mark(ctx, host, None)]
+            actions += [_join(ctx, main, host, facts, token, key), *mark(ctx, host, None)]
         cleanup = [
             Action(CLUSTER, "delete the token", do=lambda hands: delete_token(hands.kube(), token))
         ]
@@ -164,7 +165,7 @@ def _create(main: Host, token: Secret, joins: int) -> Action:
     return Action(CLUSTER, what, do=do)
 
 
-def _upload(ctx: Context, main: Host, key: Secret) -> Action:
+def _upload(ctx: Context, main: Host, here: HostFacts, key: Secret) -> Action:
     command = Cmd.change(
         *("kubeadm", "init", "phase", "upload-certs", "--upload-certs"),
         *("--skip-certificate-key-print", "--config", UPLOAD),
@@ -172,7 +173,6 @@ def _upload(ctx: Context, main: Host, key: Secret) -> Action:
 
     def do(hands: Hands) -> None:
         hands.journal.forget(key.value)
-        here = ctx.facts()[main.name]
         _with_secret_file(
             hands, main.name, UPLOAD, upload_configuration(ctx.params, main, here, key), command
         )
@@ -192,7 +192,19 @@ def _withdraw(hands: Hands) -> None:
         kube.delete(f"/api/v1/namespaces/kube-system/secrets/{owner['name']}")
 
 
-def _join(ctx: Context, main: Host, host: Host, token: Secret, key: Secret | None) -> Action:
+def _join(
+    ctx: Context,
+    main: Host,
+    host: Host,
+    facts: Mapping[str, HostFacts],
+    token: Secret,
+    key: Secret | None,
+) -> Action:
+    """Return the join of one host.
+
+    It goes by the plan's own facts: no join changes what another one needs to know (addresses, the
+    cluster's CA, versions), and reading them anew for each would cost the square of the hosts.
+    """
     command = Cmd.change(
         *("kubeadm", "join", "--config", CONFIG),
         env=environment(ctx.params),
@@ -201,7 +213,6 @@ def _join(ctx: Context, main: Host, host: Host, token: Secret, key: Secret | Non
     plane = host.is_control_plane
 
     def do(hands: Hands) -> None:
-        facts = ctx.facts()
         endpoint = api_endpoint(ctx.params, facts)
         invitation = Invitation(
             endpoint, token, facts[main.name].kubeadm.ca_hash, key if plane else None

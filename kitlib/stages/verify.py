@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kitlib import checks
 from kitlib.checks.reachability import Heard
 from kitlib.errors import ApiError, CommandError
+from kitlib.facts import HostFacts, links, routes
+from kitlib.facts.sections import command
 from kitlib.fanout import fan_out
 from kitlib.kube import Obj
 from kitlib.model import Check, Status
 from kitlib.probes import dns, ping
-from kitlib.stages.base import Action, Context, Plan, Stage
+from kitlib.stages.base import Action, Context, Plan, Stage, expect
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import Steady, in_the_cluster, workload_objects
 from kitlib.stages.presence import absences
@@ -22,6 +25,7 @@ __all__ = ["Verify"]
 PACKETS = 5
 """Packets for each ordered pair: enough to tell a path that works from one that does not."""
 INTERVAL = 0.2
+_NETWORK = command(links.SCRIPT, routes.SCRIPT, label="read the host's devices and routes")
 NAME = "kubernetes.default.svc.cluster.local"
 
 
@@ -43,8 +47,9 @@ class Verify(Stage):
         """Make the probe pods, measure, remove them; `check` reports what was measured."""
         probes = _planned(plan.actions[0])
         steady = Steady(ctx)
+        facts = ctx.facts()
         with probe_pods(ctx, probes) as pods:
-            measured = _measure(ctx, probes, pods)
+            measured = _measure(ctx, probes, pods, facts)
         ctx.results[self.name] = [*measured, *steady.end()]
 
     def check(self, ctx: Context) -> list[Check]:
@@ -68,8 +73,10 @@ def _planned(action: Action) -> ProbeSet:
     return probes
 
 
-def _measure(ctx: Context, probes: ProbeSet, pods: list[Obj]) -> list[Check]:
-    before = ctx.facts(fresh=True)
+def _measure(
+    ctx: Context, probes: ProbeSet, pods: list[Obj], facts: Mapping[str, HostFacts]
+) -> list[Check]:
+    before = _network_now(ctx, facts)
     by_node = {pod["spec"]["nodeName"]: pod for pod in pods}
     addresses = {node: pod.get("status", {}).get("podIP", "") for node, pod in by_node.items()}
     kube = ctx.kube()
@@ -87,9 +94,19 @@ def _measure(ctx: Context, probes: ProbeSet, pods: list[Obj]) -> list[Check]:
     judged += checks.reachability(probes.nodes, heard)
     sent = {node: sum(h.sent for (source, _), h in heard.items() if source == node)
             for node in alive}  # fmt: skip
-    after = ctx.facts(fresh=True)
+    after = _network_now(ctx, facts)
     judged += checks.device_counters(before, after, ctx.plugin, sent)
     return [*judged, *_names(ctx, probes, alive)]
+
+
+def _network_now(ctx: Context, facts: Mapping[str, HostFacts]) -> dict[str, HostFacts]:
+    """Return the hosts' facts with their devices and routes, which probe pods change, read anew."""
+
+    def look(name: str) -> HostFacts:
+        text = expect(ctx.read(name, _NETWORK)).stdout
+        return replace(facts[name], links=links.parse(text), routes=routes.parse(text))
+
+    return fan_out(look, facts).raise_first()
 
 
 def _ping_from(

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lab_help import HOSTS
 
 from kitlib import notebooks
 from kitlib.errors import ParamsError
+from kitlib.facts import COMMAND
 from kitlib.model import Verdict
 from kitlib.session import Session
 from kitlib.stages import STAGES
@@ -85,6 +87,17 @@ def test_the_watch_began_before_the_api_answered(built: Done) -> None:
     ended = datetime.fromisoformat(init["t"]).timestamp()
     # Here times are a fiftieth of the recorded ones: init ends in the same second as the API comes.
     assert nodes[0]["t"] < ended + 1, "the watch began well after kubeadm init had ended"
+
+
+def test_no_stage_reads_a_hosts_facts_more_than_twice(built: Done) -> None:
+    """Before it and after it: what is read anew for every other host costs their square."""
+    read = Counter(
+        (line["stage"], line["host"])
+        for line in lines(built.run_dir)
+        if line["kind"] == "command" and line["data"]["command"] == COMMAND.brief
+    )
+    assert {host for _, host in read} == set(HOSTS)
+    assert {each: times for each, times in read.items() if times > 2} == {}
 
 
 def test_samples_cover_every_ordered_pair(built: Done) -> None:
