@@ -35,6 +35,10 @@ KEEPALIVE = 15.0
 _MISSED = 4
 """So many of them may stay unanswered; then the connection counts as lost."""
 
+_IDLE = 2.0
+"""Seconds between two looks at a silent connection. At paramiko's own 0.1 fifty of them cost more
+than all that is done over them; `close` shuts the socket down, which wakes the reader at once."""
+
 _HANDSHAKE = 30.0
 """Seconds that a server may take for its greeting, and for a login."""
 
@@ -154,6 +158,8 @@ class Dialler:
                 # paramiko sends signs of life and waits for none; TCP alone tries for 15 minutes.
                 patience = int(self.keepalive * _MISSED * 1000)
                 transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+                # A sign of life is sent when the look at a silent connection finds it due.
+                transport.sock.settimeout(min(_IDLE, self.keepalive / 2) or _IDLE)
 
     def _refusal(
         self, name: str, connection: Connection, hop: Connection, error: Exception
@@ -210,7 +216,20 @@ def hops(connection: Connection) -> Iterator[Connection]:
 def close(connection: Connection) -> None:
     """Close a connection and its hops; fabric leaves the hops open."""
     for hop in hops(connection):
+        twin = _twin(getattr(hop.transport, "sock", None))
         hop.close()
+        if twin is not None:
+            # A thread waits in the socket, which keeps it open: until it looks up, the other side
+            # would not hear of the end.
+            with twin, contextlib.suppress(OSError):
+                twin.shutdown(socket.SHUT_RDWR)
+
+
+def _twin(sock: object) -> socket.socket | None:
+    """Return another handle of a socket; None where it is none, or closed."""
+    with contextlib.suppress(OSError):
+        return sock.dup() if isinstance(sock, socket.socket) else None
+    return None
 
 
 def login(connection: Connection) -> str:

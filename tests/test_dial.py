@@ -13,7 +13,7 @@ import pytest
 import yaml
 from sshkit import Door, Server, host_line, known_hosts
 
-from kitlib import cli
+from kitlib import cli, dial
 from kitlib.command import Cmd
 from kitlib.dial import Dialler, close, login
 from kitlib.errors import ConnectError, HostKeyError, HostLoginError, ParamsError
@@ -100,6 +100,23 @@ def test_a_refused_connection_is_tried_again():
     with pytest.raises(ConnectError) as caught:
         Dialler(Path("/none")).open(Door("worker-1", port, None))
     assert caught.value.transient
+
+
+def test_the_end_is_heard_at_once_however_rarely_a_silent_connection_is_looked_at(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dial, "_IDLE", 3600.0)
+    with Server(tmp_path / "server") as server:
+        known = known_hosts(tmp_path / "known_hosts", server)
+        dialler = Dialler(known, keepalive=7200)
+        connection = dialler.open(Door("worker-1", server.port, server.identity))
+        assert server.connections == 1
+        time.sleep(0.5)  # the look that began before the connection stood must have ended
+        close(connection)
+        deadline = time.monotonic() + 60
+        while server.connections:
+            assert time.monotonic() < deadline, "the server was not told"
+            time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
