@@ -1,4 +1,4 @@
-"""Which other hosts a host reaches: by ping, or else by TCP, all of them side by side."""
+"""Which other hosts a host reaches: by ping, or else by TCP, some of them side by side."""
 
 from __future__ import annotations
 
@@ -35,10 +35,18 @@ try() {
   fi
   echo "$1 none"
 }
-PORT=$1; shift
-for a in "$@"; do try "$a" & done
+PORT=$1 most=$2 n=0; shift 2
+for a in "$@"; do
+  try "$a" & n=$((n + 1))
+  [ $((n % most)) -ne 0 ] || wait
+done
 wait
 """
+_AT_A_TIME = 8
+"""Addresses that are tried side by side. All hosts ask at once, and fifty that each tried all the
+others at a time would begin two thousand pings in the same second."""
+_LONGEST = 6
+"""Seconds that an address takes which answers to nothing."""
 
 
 def command(addresses: Iterable[str], *, port: int = 22) -> Cmd:
@@ -48,7 +56,12 @@ def command(addresses: Iterable[str], *, port: int = 22) -> Cmd:
         addresses: What to try.
         port: The TCP port for an address that does not answer to ping.
     """
-    return script(_SCRIPT.strip(), str(port), *addresses, timeout=30, label="reach the other hosts")
+    addresses = tuple(addresses)
+    batches = -(-len(addresses) // _AT_A_TIME)
+    return script(
+        _SCRIPT.strip(), str(port), str(_AT_A_TIME), *addresses,
+        timeout=30 + batches * _LONGEST, label="reach the other hosts",
+    )  # fmt: skip
 
 
 def parse(text: str) -> Mapping[str, Answer]:

@@ -15,9 +15,15 @@ from kitlib.errors import ParseError
 
 __all__ = ["Sample", "command", "parse", "parse_sweep", "rows", "sweep"]
 
+AT_A_TIME = 8
+"""Addresses that a sweep pings side by side: it asks whether they answer, not how fast."""
+
+# Each ping's text is written at once, by its own subshell: short ones never mix in a pipe.
 _SWEEP = (
-    'count=$1 interval=$2 timeout=$3; shift 3; for a in "$@"; do echo "# $a"; '
-    'ping -c "$count" -i "$interval" -W "$timeout" "$a" 2>&1; done; true'
+    'count=$1 interval=$2 timeout=$3 most=$4 n=0; shift 4; for a in "$@"; do ('
+    ' said=$(ping -c "$count" -i "$interval" -W "$timeout" "$a" 2>&1);'
+    ' printf \'# %s\\n%s\\n\' "$a" "$said" ) &'
+    " n=$((n + 1)); [ $((n % most)) -ne 0 ] || wait; done; wait; true"
 )
 _SWEPT = re.compile(r"^# (\S+)$", re.M)
 _HEADER = re.compile(r"^PING \S+", re.M)
@@ -75,17 +81,18 @@ def command(address: str, *, count: int = 20, interval: float = 0.2, timeout: in
 
 
 def sweep(addresses: Sequence[str], *, count: int, interval: float = 0.2, timeout: int = 1) -> Cmd:
-    """Return the pings of many addresses one after another, as one command.
+    """Return the pings of many addresses, AT_A_TIME of them side by side, as one command.
 
     Args:
-        addresses: Where to, in this order.
+        addresses: Where to, begun in this order.
         count: How many packets each.
         interval: Seconds between two packets.
         timeout: Whole seconds to wait for the last reply of each.
     """
-    longest = len(addresses) * (count * interval + timeout * 2) + 10
+    batches = -(-len(addresses) // AT_A_TIME)
+    longest = batches * (count * interval + timeout * 2) + len(addresses) + 10
     return script(
-        _SWEEP, str(count), f"{interval:g}", str(timeout), *addresses,
+        _SWEEP, str(count), f"{interval:g}", str(timeout), str(AT_A_TIME), *addresses,
         timeout=longest, label=f"ping {len(addresses)} addresses",
     )  # fmt: skip
 

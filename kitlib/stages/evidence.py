@@ -11,7 +11,7 @@ import json
 from kitlib.command import script
 from kitlib.errors import KitError
 from kitlib.fanout import fan_out
-from kitlib.kube import Kube
+from kitlib.kube import Kube, Obj
 from kitlib.stages.base import Context
 from kitlib.stages.observe import container_states, plugin_pods
 
@@ -51,15 +51,19 @@ def _events(ctx: Context, folder: str) -> None:
 
 def _logs(ctx: Context, folder: str) -> None:
     kube = ctx.kube(wait=2)
-    for pod in plugin_pods(kube, ctx.plugin):
+
+    def logs_of(pod: Obj) -> None:
         meta = pod["metadata"]
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/log"
         for name, state in container_states(pod).items():
-            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/log"
             once_more = {"previous": "true"} if state.get("restartCount") else None
             for suffix, query in (("", {}), ("-previous", once_more)):
                 if query is not None:
                     text = _log(kube, path, {"container": name, "tailLines": LINES, **query})
                     ctx.journal.keep(f"{folder}/{meta['name']}-{name}{suffix}.log", text)
+
+    pods = {pod["metadata"]["name"]: pod for pod in plugin_pods(kube, ctx.plugin)}
+    fan_out(lambda name: logs_of(pods[name]), pods, workers=8).raise_first()
 
 
 def _log(kube: Kube, path: str, query: dict[str, str]) -> str:
