@@ -3,26 +3,33 @@
 Each round measures every ordered pair of nodes twice, one right after the other: pod to pod, and
 host to host as the baseline. So a plugin's cost is a difference within the same round, and a
 machine that is slow for a while is slow for both.
+
+A node takes part in one measurement at a time, so that none waits behind another one's packets on
+the same node; pairs that share no node are measured side by side (`probes.pairs`), SIDE_BY_SIDE of
+them at most.
 """
 
 from __future__ import annotations
 
 import time
-from itertools import permutations
+from collections.abc import Mapping
 
 from kitlib.errors import CommandError, PreconditionError
+from kitlib.fanout import fan_out
 from kitlib.frames import write_samples
 from kitlib.journal import Journal
 from kitlib.kube import Obj
 from kitlib.model import CLUSTER
-from kitlib.probes import ping
+from kitlib.probes import pairs, ping
 from kitlib.session import Session
 from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
-__all__ = ["STAGE", "measure_latency"]
+__all__ = ["SIDE_BY_SIDE", "STAGE", "measure_latency"]
 
 STAGE = "latency"
 """The name under which the journal keeps what happens here."""
+SIDE_BY_SIDE = 4
+"""Pairs that are measured at a time: they share this machine and the API, in the lab the cores."""
 
 
 def measure_latency(session: Session, rounds: int) -> int:
@@ -68,37 +75,65 @@ def _addresses(pods: list[Obj], probes: ProbeSet) -> dict[str, str]:
 
 
 def _round(
-    session: Session, probes: ProbeSet, pods: dict[str, str], number: int, shown: str
+    session: Session, probes: ProbeSet, pods: Mapping[str, str], number: int, shown: str
 ) -> list[dict[str, object]]:
-    """Return the rows of one round. One pair at a time: in the lab the nodes share the cores."""
+    """Return the rows of one round, in the order of its turns."""
     hosts = {host.name: host.node_address for host in session.inventory}
-    probe = session.params.probe
+    schedule = pairs.turns(probes.nodes)
     rows: list[dict[str, object]] = []
-    for source, target in permutations(probes.nodes, 2):
-        session.context.waiting(CLUSTER, f"round {shown}: {source} pings {target}")
-        for path, addresses in (("pod", pods), ("host", hosts)):
-            cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
-            started = time.time()
-            if path == "pod":
-                result = in_pod(session.context, probes, source, cmd)
-            else:
-                result = session.quietly(source, cmd)
-            try:
-                samples = ping.parse(result.stdout + result.stderr, count=probe.samples + 1)
-            except Exception as error:
-                raise CommandError(source, str(cmd), result.exit_status, result.tail()) from error
-            rows += ping.rows(
-                samples,
-                round=number,
-                src=source,
-                dst=target,
-                src_ip=addresses[source],
-                dst_ip=addresses[target],
-                path=path,
-                started=started,
-                interval=probe.interval,
-            )
+
+    def measure(pair: pairs.Pair) -> list[dict[str, object]]:
+        return [
+            *_samples(session, probes, pair, pods, "pod", number),
+            *_samples(session, probes, pair, hosts, "host", number),
+        ]
+
+    for turn, together in enumerate(schedule, start=1):
+        whom = ", ".join(f"{source} pings {target}" for source, target in together[:3])
+        more = f" and {len(together) - 3} more" if len(together) > 3 else ""
+        text = f"round {shown}, turn {turn} of {len(schedule)}: {whom}{more}"
+        session.context.waiting(CLUSTER, text)
+        measured = fan_out(measure, together, workers=SIDE_BY_SIDE).raise_first()
+        rows += [row for each in measured.values() for row in each]
     return rows
+
+
+def _samples(
+    session: Session,
+    probes: ProbeSet,
+    pair: pairs.Pair,
+    addresses: Mapping[str, str],
+    path: str,
+    number: int,
+) -> list[dict[str, object]]:
+    """Return the rows of one pair on one path (`pod` or `host`).
+
+    Raises:
+        CommandError: What was said is not ping's.
+    """
+    source, target = pair
+    probe = session.params.probe
+    cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
+    started = time.time()
+    if path == "pod":
+        result = in_pod(session.context, probes, source, cmd)
+    else:
+        result = session.quietly(source, cmd)
+    try:
+        samples = ping.parse(result.stdout + result.stderr, count=probe.samples + 1)
+    except Exception as error:
+        raise CommandError(source, str(cmd), result.exit_status, result.tail()) from error
+    return ping.rows(
+        samples,
+        round=number,
+        src=source,
+        dst=target,
+        src_ip=addresses[source],
+        dst_ip=addresses[target],
+        path=path,
+        started=started,
+        interval=probe.interval,
+    )
 
 
 def _next_round(journal: Journal) -> int:
