@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kitlib.lab import hostroot, identity, kernel
+from kitlib.lab import hostroot, identity, kernel, neighbours
 from kitlib.lab.hostroot import AUTHORIZED_KEYS, HOST_KEY
 from kitlib.lab.pid1 import stay_behind
 
@@ -100,11 +100,13 @@ def _configure(config: Mapping[str, Any]) -> None:
     identity.set_zone(Path("/etc"))
     for command in (
         ("link", "set", "lo", "up"),
+        ("link", "set", "eth0", "address", neighbours.mac(config["address"])),
         ("address", "add", f"{config['address']}/24", "dev", "eth0"),
         ("link", "set", "eth0", "up"),
         ("route", "add", "default", "via", config["gateway"]),
     ):
         subprocess.run(["ip", *command], check=True)
+    neighbours.introduce(config["address"], config["peers"])
     HOST_KEY.touch(mode=0o600)
     HOST_KEY.write_text(config["host_key"])
     Path(f"{HOST_KEY}.pub").write_text(config["host_key_public"])
