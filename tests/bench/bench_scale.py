@@ -87,7 +87,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         if options.page:
             options.page.write_text(page(runs, options.time_factor))
-    return 0 if all(run.ended == "PASS" for run in runs) else 1
+    told = bounds(runs)
+    sys.stdout.write(
+        "\n".join(f"{'PASS' if good else 'FAIL'}  {what}" for good, what in told) + "\n"
+    )
+    return 0 if all(good for good, _ in told) else 1
+
+
+def bounds(runs: Sequence[Run]) -> list[tuple[bool, str]]:
+    """Return what is wanted of these runs: whether it holds, and the numbers in words."""
+    first, last = runs[0], runs[-1]
+    ratio, cpu = last.wall / first.wall, last.kit_cpu / last.hosts
+    built = [run for run in runs if run.ended == "PASS"]
+    return [
+        (len(built) == len(runs), f"{len(built)} of {len(runs)} builds end in PASS"),
+        (
+            last.ended == "PASS" and ratio <= MOST_RATIO,
+            f"{last.hosts} hosts take {ratio:.2f} times the wall time of {first.hosts}; "
+            f"at most {MOST_RATIO:g} are wanted",
+        ),
+        (
+            last.ended == "PASS" and cpu <= MOST_CPU,
+            f"{last.hosts} hosts need {cpu:.2f} s of the kit's CPU each; "
+            f"at most {MOST_CPU:g} s are wanted",
+        ),
+    ]
 
 
 def measure(size: int, time_factor: float) -> Run:
@@ -105,7 +129,11 @@ def measure(size: int, time_factor: float) -> Run:
             code, cpu, said = build_apart(params)
             wall = time.monotonic() - began
             after, memory = usage(home / ".lab")
-        run_dir = next((home / "runs").glob("*/*/run.json")).parent
+        records = [*(home / "runs").glob("*/*/run.json")]
+        if not records:
+            ended = (said.strip().splitlines() or [f"exit status {code}"])[-1]
+            return Run(size, ended, wall, cpu, after - before, memory, up, {}, load)
+        run_dir = records[0].parent
         ends = stage_ends(run_dir)
         ended = "PASS" if code == 0 else reason(run_dir, said)
         times = {name: float(ends[name]["seconds"]) for name in STAGE_NAMES if name in ends}
@@ -126,11 +154,11 @@ def build_apart(params: Path) -> tuple[int, float, str]:
 
 
 def reason(run_dir: Path, said: str) -> str:
-    """Return in one line why a build failed."""
+    """Return in one line why a build failed, with the first of the checks that did."""
     errors = [line["data"].get("message", "") for line in lines(run_dir) if line["kind"] == "error"]
     record = json.loads((run_dir / "run.json").read_text())
     text = [*errors, record.get("reason") or "", *said.strip().splitlines()[-1:], "no reason given"]
-    return next(each for each in text if each).splitlines()[0]
+    return "; ".join(next(each for each in text if each).splitlines()[:2])
 
 
 def usage(state_dir: Path) -> tuple[float, float]:
@@ -174,6 +202,7 @@ def page(runs: Sequence[Run], time_factor: float) -> str:
             f"- Machine: {machine_text()}",
             f"- Wanted: {SIZES[-1]} hosts in at most {MOST_RATIO:g} times the wall time of "
             f"{SIZES[0]}; at most {MOST_CPU:g} s of the kit's own CPU a host.",
+            *(f"- {'PASS' if good else 'FAIL'}: {what}." for good, what in bounds(runs)),
             "",
             "| hosts | verdict | wall s | ratio | kit CPU s | kit CPU s/host | lab CPU s | lab MB "
             "| lab up s | load before |",

@@ -1,0 +1,40 @@
+"""What `make bench` says of the sizes that it measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import bench_scale
+from bench_scale import Run
+
+
+def run(hosts: int, wall: float, cpu: float, ended: str = "PASS") -> Run:
+    return Run(hosts, ended, wall, cpu, 0.0, 0.0, 0.0, {}, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted"),
+    [
+        (run(50, 300, 100), [True, True, True]),
+        (run(50, 301, 100), [True, False, True]),
+        (run(50, 300, 101), [True, True, False]),
+        (run(50, 40, 10, "preflight: 50 checks failed"), [False, False, False]),
+    ],
+)
+def test_both_bounds_are_judged_by_the_largest_size(last: Run, wanted: list[bool]) -> None:
+    runs = [run(3, 100, 25), run(10, 120, 30), last]
+    assert [good for good, _ in bench_scale.bounds(runs)] == wanted
+    page = bench_scale.page(runs, 1.0)
+    assert page.count("- PASS: ") == sum(wanted)
+    assert page.count("- FAIL: ") == len(wanted) - sum(wanted)
+
+
+def test_a_build_that_failed_on_the_way_is_told() -> None:
+    runs = [run(3, 100, 25), run(10, 9, 3, "init: no end within 9 s"), run(50, 200, 90)]
+    (good, what), *_ = bench_scale.bounds(runs)
+    assert (good, what) == (False, "2 of 3 builds end in PASS")
