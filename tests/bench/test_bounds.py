@@ -21,8 +21,8 @@ def run(hosts: int, wall: float, cpu: float, ended: str = "PASS") -> Run:
     ("last", "wanted"),
     [
         (run(50, 300, 100), [True, True, True]),
-        (run(50, 301, 100), [True, False, True]),
-        (run(50, 300, 101), [True, True, False]),
+        (run(50, 301, 100), [True, True, False]),
+        (run(50, 300, 101), [True, False, True]),
         (run(50, 40, 10, "preflight: 50 checks failed"), [False, False, False]),
     ],
 )
@@ -38,3 +38,9 @@ def test_a_build_that_failed_on_the_way_is_told() -> None:
     runs = [run(3, 100, 25), run(10, 9, 3, "init: no end within 9 s"), run(50, 200, 90)]
     (good, what), *_ = bench_scale.bounds(runs)
     assert (good, what) == (False, "2 of 3 builds end in PASS")
+
+
+def test_of_one_size_no_ratio_is_judged() -> None:
+    told = bench_scale.bounds([run(50, 400, 68)])
+    assert [good for good, _ in told] == [True, True]
+    assert not any("wall" in what for _, what in told)
