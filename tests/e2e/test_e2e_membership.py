@@ -143,6 +143,7 @@ def test_a_worker_leaves_by_runs_that_are_killed_and_comes_back(
     assert back.record["verdict"] == "PASS"
 
 
+@pytest.mark.thorough
 def test_a_host_that_is_down_is_forgotten_by_force_alone_and_reset_when_it_is_back(
     kit: Kit,
 ) -> None:
