@@ -78,6 +78,11 @@ class Kubeadm:
         return "/etc/kubernetes/admin.conf" in self.files
 
     @property
+    def serves(self) -> bool:
+        """True when the kubelet here is told to run an API server."""
+        return "/etc/kubernetes/manifests/kube-apiserver.yaml" in self.files
+
+    @property
     def manifests(self) -> tuple[str, ...]:
         """The static pods' manifests."""
         return tuple(each for each in self.files if each.startswith("/etc/kubernetes/manifests/"))

@@ -188,15 +188,18 @@ class Context:
     def administrator(self) -> Host:
         """The control plane on which kubectl runs, and from which the cluster is judged.
 
-        It is the first one that can be reached and has an administrator's kubeconfig; the first of
-        all where none has. So a control plane that is down, or was removed, is not in the way.
+        It is the first one that can be reached, has an administrator's kubeconfig and runs an API
+        server; where none does, the first with a kubeconfig, or else the first of all. So one that
+        is down, was removed, or whose join was broken off is not in the way.
         """
-        fanned = self.doors.facts([host.name for host in self.control_planes], fresh=False)
-        for host in self.control_planes:
-            here = fanned.values.get(host.name)
-            if here is not None and here.kubeadm.initialised:
-                return host
-        return self.control_plane
+        found = self.doors.facts([host.name for host in self.control_planes], fresh=False).values
+
+        def rank(host: Host) -> int:
+            if host.name not in found or not found[host.name].kubeadm.initialised:
+                return 2
+            return 0 if found[host.name].kubeadm.serves else 1
+
+        return min(self.control_planes, key=rank)
 
     @property
     def workers(self) -> tuple[Host, ...]:

@@ -59,8 +59,8 @@ def judge(ctx: Context) -> Situation:
     lost = ""
     if main.clean:
         why = ""
-    elif not main.initialised:
-        why = "a kubeadm init that did not end"
+    elif not main.initialised or not main.serves:
+        why = "a kubeadm init that did not end"  # no API to wait for
     else:
         try:
             kube = ctx.kube(wait=API_PATIENCE)
