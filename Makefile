@@ -28,7 +28,7 @@ check: $(VENV)/.installed  ## Lint, format and types.
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed  ## Run the tests; TESTS="..." narrows them.
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 newest:  ## Run what needs no lab under Python 3.13 as well, where that is installed.
 	@if python3.13 -c 'import ensurepip' 2>/dev/null; \
