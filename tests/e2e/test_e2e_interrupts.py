@@ -127,6 +127,7 @@ def test_a_notebook_is_interrupted(kit: Kit, signum: int) -> None:
     nothing_is_left_in_the_cluster(kit, "verify")
 
 
+@pytest.mark.thorough
 def test_a_build_is_interrupted_and_built_again(kit: Kit) -> None:
     """In the init notebook; the same command then ends in PASS."""
     kit.clean()

@@ -11,7 +11,7 @@ from lab_help import until
 from kitlib.lab import verbs
 from kitlib.stages import etcd, observe
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.thorough, pytest.mark.timeout(600)]
 
 PLANES = ("control-plane-1", "control-plane-2", "control-plane-3")
 HOSTS = (*PLANES, "worker-1")

@@ -68,7 +68,12 @@ def test_every_stage_does_its_plan_and_has_nothing_left_to_plan(kit: Kit) -> Non
 
 
 @pytest.mark.parametrize(
-    "plugin", ["calico", "kube-router", pytest.param("flannel", marks=pytest.mark.thorough)]
+    "plugin",
+    [
+        "calico",
+        pytest.param("kube-router", marks=pytest.mark.thorough),
+        pytest.param("flannel", marks=pytest.mark.thorough),
+    ],
 )
 def test_every_plugin_ends_in_pass_over_the_one_before(kit: Kit, plugin: str) -> None:
     other = "flannel" if plugin != "flannel" else "kube-router"
