@@ -231,7 +231,7 @@ def test_the_password_reaches_a_kernel_and_no_artefact(params, tmp_path, monkeyp
     probe.write_text(json.dumps(cells))
     found = notebooks.Notebook(probe, book.declared)
     monkeypatch.setattr(notebooks, "find", lambda name: found)
-    with Session.open(params) as session:
+    with Session.open(params, dry_run=True) as session:  # without a lock: the host is this machine
         session.unlock(lambda: PASSWORD)
         run_notebooks(session, ["probe"])
         run_dir = session.journal.path

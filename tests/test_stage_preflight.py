@@ -10,7 +10,7 @@ import pytest
 from factory import host_facts
 
 from kitlib.command import Cmd
-from kitlib.errors import ConnectError, HostKeyError, KitError, ParseError
+from kitlib.errors import ConnectError, HostKeyError, KitError, ParseError, RecordError
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned
 from kitlib.inventory import Host, Inventory, Role
@@ -108,6 +108,12 @@ def test_answers_that_nobody_understands_are_no_lost_connection(tmp_path: Path) 
     found = get_stage("preflight").check(ctx)
     assert of(found, "host.facts")["node-1"].got == "facts links: not JSON: Oops"
     assert not isinstance(get_stage("preflight").failure(failed(found)), ConnectError)
+
+
+def test_a_record_that_cannot_be_written_is_no_hosts_fault(tmp_path: Path) -> None:
+    ctx = context(tmp_path, 3, {"node-1": RecordError("runs/x: No space left on device")})
+    with pytest.raises(RecordError, match="No space left"):
+        get_stage("preflight").check(ctx)
 
 
 def test_a_connection_that_dies_while_others_are_tried(tmp_path: Path) -> None:

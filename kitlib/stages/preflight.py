@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kitlib import checks
 from kitlib.checks import found_clusters
-from kitlib.errors import ConnectError, KitError
+from kitlib.errors import ConnectError, KitError, RecordError
 from kitlib.facts import HostFacts, members, reach
 from kitlib.facts.reach import Answer
 from kitlib.fanout import fan_out
@@ -41,8 +41,14 @@ class Preflight(Stage):
         """Return one check for each thing that would stop or spoil the build.
 
         A host that cannot be reached fails one check; the others are judged all the same.
+
+        Raises:
+            RecordError: What the hosts said cannot be written.
         """
         fanned = ctx.doors.facts([host.name for host in ctx.hosts], fresh=True)
+        for error in fanned.errors.values():
+            if isinstance(error, RecordError):
+                raise error  # this machine's trouble, not the host's
         heard = fan_out(lambda name: _reached(ctx, name), fanned.values).values
         answers = [
             _lost(host, fanned.errors[host.name], heard)

@@ -51,7 +51,7 @@ def test_only_root_gets_in(stub_lab: Lab) -> None:
 
 
 def test_sftp_lands_on_the_host_and_nowhere_else(stub_lab: Lab) -> None:
-    path = f"/root/put-{os.getpid()}"
+    path = f"/var/lib/put-{os.getpid()}"
     stub_lab.connect("worker-1").put(io.BytesIO(b"inside\n"), path)
     assert stub_lab.run(f"cat {path}").stdout == "inside\n"
     assert stub_lab.run(f"test -e {path}", "worker-2").exited == 1
