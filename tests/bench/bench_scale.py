@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = []
     for size in options.sizes:
         runs.append(measure(size, options.time_factor))
+        runs.sort(key=lambda run: run.hosts)
         sys.stdout.write(page(runs, options.time_factor) + "\n")
         sys.stdout.flush()
         if options.page:

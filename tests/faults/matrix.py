@@ -223,6 +223,12 @@ def lab_fault(name: str, *, back_after: float | None = None, host: str = "") -> 
     return run
 
 
+def host_disk_full(kit: Kit, stage: str) -> Done:
+    """Run it with a host's disk full from its beginning: in the middle installs have had room."""
+    verbs.break_(kit.state_dir, "disk-full", ON.get(stage, WORKER))
+    return kit.stage(stage, *options(stage))
+
+
 def kill_runner(kit: Kit, stage: str) -> Done:
     running = kit.start("stage", stage, "{params}", *options(stage))
     wait_for(running.process, lambda: any(map(MIDDLE[stage], lines(running.run_dir))))
@@ -297,7 +303,7 @@ FAULTS: dict[str, Callable[[Kit, str], Done]] = {
     "host down": lab_fault("host-down"),
     "API down": lab_fault("api-down", host=CONTROL_PLANE),
     "disk full on the runner": runner_disk_full,
-    "disk full on a host": lab_fault("disk-full"),
+    "disk full on a host": host_disk_full,
 }
 
 
@@ -347,8 +353,8 @@ def document(cells: list[Cell], build: str) -> str:
             "host's cable out until the stage has",
             "ended; *API down* ends the API server's container until then; *disk full on the "
             "runner* fills the file system of `runs/` to",
-            "its last byte (a tmpfs of its own); *disk full on a host* is emulated: installs fail "
-            "and the kubelet reports pressure.",
+            "its last byte (a tmpfs of its own); *disk full on a host* is emulated, from the "
+            "stage's beginning: installs fail and the kubelet reports pressure.",
             "",
             "## What the broken runs said",
             "",
