@@ -212,7 +212,8 @@ def page(runs: Sequence[Run], time_factor: float) -> str:
             "",
             "The lab's hosts share this machine's cores with the kit: where `lab CPU s` comes near "
             "`wall s` times the number of cores, the wall time is the emulation's and says nothing "
-            "of the kit. `load before` above 1 means that other work ran beside it.",
+            "of the kit. `load before` is the average of the minute before, so the size that was "
+            "measured before this one is in it.",
             "",
             "Seconds of each stage, as the journal has them; the rest of the wall time is the "
             "start of the notebooks' kernels and the report:",
@@ -236,8 +237,9 @@ def machine_text() -> str:
         platform.machine(),
     )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    kernel = platform.release().partition("-")[0]
     return (
-        f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}, "
+        f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {kernel}, "
         f"Python {platform.python_version()}"
     )
 
