@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kitlib import cli
@@ -153,6 +153,7 @@ def test_a_valid_file_with_changes(folder: Path, text: str) -> None:
 
 @COMMON
 @given(wild())
+@example("cluster: !!timestamp")
 def test_something_like_yaml(folder: Path, text: str) -> None:
     check(folder, text.encode("utf-8", "replace"))
 
@@ -165,6 +166,7 @@ def test_anything_at_all(folder: Path, content: bytes) -> None:
 
 @COMMON
 @given(st.dictionaries(st.sampled_from(list(VALID[0])) | st.text(max_size=8), VALUES, max_size=8))
+@example({"plugin_manifest": "\x1b"})
 def test_right_keys_with_wrong_values(folder: Path, data: dict[str, Any]) -> None:
     check(folder, yaml.dump(data, allow_unicode=True).encode("utf-8", "replace"))
 

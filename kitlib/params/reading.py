@@ -14,7 +14,7 @@ import yaml
 
 from kitlib.errors import Problem
 
-__all__ = ["Document", "Key", "Written", "dotted", "read_yaml"]
+__all__ = ["Document", "Key", "Written", "dotted", "printable", "read_yaml"]
 
 Key = tuple[str | int, ...]
 """Where a value stands: ("hosts", 0, "name")."""
@@ -29,7 +29,7 @@ class Written(str):
 
     def __repr__(self) -> str:
         """Return the text itself, on one line and without what a terminal would obey."""
-        return _printable(self)
+        return printable(self)
 
 
 @dataclass(slots=True)
@@ -52,10 +52,11 @@ def dotted(key: Key) -> str:
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return _printable(text)
+    return printable(text)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text for one line of a terminal, its control characters escaped."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
@@ -86,7 +87,7 @@ def _one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     what = getattr(error, "problem", None) or str(error)
-    return _printable(" ".join(what.split())) + where
+    return printable(" ".join(what.split())) + where
 
 
 def _value(loader: Any, node: Any, key: Key, file: str, document: Document) -> Any:
@@ -101,9 +102,10 @@ def _value(loader: Any, node: Any, key: Key, file: str, document: Document) -> A
         return _mapping(loader, node, key, file, document)
     try:
         value = loader.construct_object(node)
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # PyYAML's own, of `!!timestamp` without a time
         shown = Written(node.value[:80])
-        document.problems.append(Problem.of(file, dotted(key), shown, f"not a value: {error}"))
+        why = str(error) if isinstance(error, ValueError) else f"nothing that {node.tag} could be"
+        document.problems.append(Problem.of(file, dotted(key), shown, f"not a value: {why}"))
         return None
     if not isinstance(value, str):
         document.written[key] = Written(node.value)

@@ -16,7 +16,7 @@ from typing import Any
 
 from kitlib import plugins
 from kitlib.params.inherit import groups_of, with_inherited
-from kitlib.params.reading import Key
+from kitlib.params.reading import Key, printable
 from kitlib.params.software import package_findings
 
 __all__ = ["Finding", "absolute", "cross_checks", "is_address"]
@@ -182,4 +182,4 @@ def _ip(value: object) -> IPv4Address | None:
 
 
 def _brief(path: Path) -> str:
-    return textwrap.shorten(str(path), width=300, placeholder="...")
+    return printable(textwrap.shorten(str(path), width=300, placeholder="..."))
