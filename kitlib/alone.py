@@ -10,7 +10,7 @@ from rich.console import Console
 from kitlib import findings
 from kitlib.errors import Interrupted, KitError, RecordError
 from kitlib.model import Check, Outcome, Status, Verdict
-from kitlib.session import Session
+from kitlib.session import Session, fail
 from kitlib.stages.presence import ANSWERS
 
 __all__ = ["Preflight", "preflight", "run_alone"]
@@ -25,10 +25,8 @@ def run_alone(session: Session, name: str) -> Outcome:
     try:
         outcome = session.stage(name)
     except KitError as error:
-        stopped = isinstance(error, Interrupted)
-        verdict = Verdict.INTERRUPTED if stopped else Verdict.FAIL
         with contextlib.suppress(RecordError):  # that is what is said already
-            session.finish(verdict, error.message.splitlines()[0])
+            fail(session, error)
         raise
     session.finish(outcome.verdict, outcome.reason)
     return outcome

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kitlib.errors import Interrupted, KitError, PreconditionError, RecordError
+from kitlib.errors import KitError, PreconditionError, RecordError
 from kitlib.in_a_row import in_a_row
 from kitlib.inventory import Inventory
 from kitlib.model import Verdict
 from kitlib.params import load
-from kitlib.session import Session, find_params
+from kitlib.session import Session, fail, find_params
 from kitlib.stages.observe import in_the_cluster
 from kitlib.stages.situation import judge
 
@@ -50,9 +50,8 @@ def whole_run(session: Session, what: str) -> Iterator[None]:
         session.finish(Verdict.INTERRUPTED, "interrupted")
         raise
     except KitError as error:
-        ended = Verdict.INTERRUPTED if isinstance(error, Interrupted) else Verdict.FAIL
         with contextlib.suppress(RecordError):  # that is what is said already
-            session.finish(ended, error.message.splitlines()[0])
+            fail(session, error)
         raise
     session.finish(Verdict.PLANNED if session.dry_run else Verdict.PASS)
 

@@ -18,7 +18,7 @@ from kitlib.in_a_row import in_a_row
 from kitlib.model import Verdict
 from kitlib.notebooks import Notebook
 from kitlib.report import write_report
-from kitlib.session import Session
+from kitlib.session import Session, fail
 from kitlib.stages import FIRST_RECORDED, STAGE_NAMES, get_stage
 from kitlib.stages.probe_pods import remove_all
 
@@ -55,13 +55,12 @@ def build(session: Session, *, diagnostics: Sequence[str] = notebooks.DIAGNOSTIC
     try:
         run_notebooks(session, names)
     except KitError as error:
-        ended = Verdict.INTERRUPTED if isinstance(error, Interrupted) else Verdict.FAIL
         if isinstance(error, Interrupted):
             with contextlib.suppress(KitError):
                 remove_all(session.context)
         # Where the record cannot be written, that is what is said already.
         with contextlib.suppress(RecordError, OSError):
-            session.finish(ended, error.message.splitlines()[0])
+            fail(session, error)
             write_report(session.journal.path)
         raise
     session.finish(verdict)

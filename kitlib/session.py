@@ -51,7 +51,7 @@ from kitlib.stages import (
 from kitlib.stages.configuration import API_PORT
 from kitlib.stages.evidence import snapshot
 
-__all__ = ["Session", "find_params"]
+__all__ = ["Session", "fail", "find_params"]
 
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
 NO_CLUSTER = "NoCluster"
@@ -554,3 +554,9 @@ def _joinable(params: Params) -> Journal | None:
         ):
             return journal
     return None
+
+
+def fail(session: Session, error: KitError) -> None:
+    """Write the verdict of a run that this error ended, with its first line as the reason."""
+    ended = Verdict.INTERRUPTED if isinstance(error, Interrupted) else Verdict.FAIL
+    session.finish(ended, error.message.splitlines()[0])

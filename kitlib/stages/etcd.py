@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "Member",
     "check_growth",
     "check_removal",
+    "first_loss",
     "judge",
     "members",
     "quorum",
@@ -102,15 +103,26 @@ def check_removal(kube: Kube, *names: str) -> None:
     Raises:
         PreconditionError: One cannot; the message counts the members that would be left.
     """
-    found = members(kube)
+    lost = first_loss(members(kube), names)
+    if lost:
+        name, why = lost
+        raise PreconditionError(
+            f"{name}: not removed: {why}",
+            remedy="bring the other control planes back first, or add one",
+        )
+
+
+def first_loss(found: Sequence[Member], names: Iterable[str]) -> tuple[str, str] | None:
+    """Return which of these cannot be spared, and why, where they go one after another.
+
+    Each is counted as it goes: the next one is judged by those that would be left.
+    """
     for name in names:
         why = loss(found, name) if name in {member.name for member in found} else ""
         if why:
-            raise PreconditionError(
-                f"{name}: not removed: {why}",
-                remedy="bring the other control planes back first, or add one",
-            )
+            return name, why
         found = [member for member in found if member.name != name]
+    return None
 
 
 def check_growth(ctx: Context, name: str) -> None:

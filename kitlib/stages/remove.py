@@ -53,12 +53,10 @@ class Remove(Stage):
         for name in self._names:
             if name not in self._down:
                 _same_cluster(ctx.facts()[name], main)
-        kube = ctx.kube()
-        nodes = {node["metadata"]["name"] for node in kube.items("/api/v1/nodes")}
+        nodes, members = self._known(ctx)
         planes = self._planes(ctx)
-        members = {member.name for member in etcd.members(kube)} if planes else set()
         if planes:
-            etcd.check_removal(kube, *planes)
+            etcd.check_removal(ctx.kube(), *planes)
         actions: list[Action] = []
         for name in self._names:
             if name not in self._down:
@@ -76,10 +74,7 @@ class Remove(Stage):
 
     def check(self, ctx: Context) -> list[Check]:
         """Return for each host that it is clean, and that the cluster has nothing of it."""
-        kube = ctx.kube()
-        nodes = {node["metadata"]["name"] for node in kube.items("/api/v1/nodes")}
-        planes = self._planes(ctx)
-        members = {member.name for member in etcd.members(kube)} if planes else set()
+        nodes, members = self._known(ctx)
         checks = []
         for name in self._names:
             known = (["a Node"] if name in nodes else []) + (
@@ -123,6 +118,13 @@ class Remove(Stage):
             expected="a clean host",
             remedy="look at the record of this stage: a command did not remove it",
         )
+
+    def _known(self, ctx: Context) -> tuple[set[str], set[str]]:
+        """Return the names of the Nodes, and of etcd's members where a control plane goes."""
+        kube = ctx.kube()
+        nodes = {node["metadata"]["name"] for node in kube.items("/api/v1/nodes")}
+        planes = self._planes(ctx)
+        return nodes, {member.name for member in etcd.members(kube)} if planes else set()
 
     def _planes(self, ctx: Context) -> list[str]:
         """Return the control planes in the order in which they go: those that are down first."""

@@ -24,7 +24,7 @@ from kitlib.plugins import (
 from kitlib.plugins.schema import matches
 from kitlib.stages import without_kubeadm
 from kitlib.stages.base import Action, Context, Plan, Stage
-from kitlib.stages.etcd import loss, members
+from kitlib.stages.etcd import first_loss, members
 from kitlib.stages.situation import Situation, guard, judge
 
 __all__ = ["Reset", "host_actions", "kubeconfig_check", "leftovers"]
@@ -108,22 +108,18 @@ def kubeconfig_check(name: str, path: str) -> Check:
 def _keep_quorum(ctx: Context, situation: Situation) -> None:
     """Refuse to reset control planes of a cluster that is kept, where its etcd would not stand it.
 
-    Each is counted as it goes: the next one is judged by those that would be left.
+    They go one after another.
     """
     doomed = [host.name for host in ctx.control_planes if host.name in situation.reset]
     if not situation.wanted or not doomed:
         return
-    found = members(ctx.kube())
-    for name in doomed:
-        if name not in {member.name for member in found}:
-            continue
-        why = loss(found, name)
-        if why:
-            raise PreconditionError(
-                f"{name}: not reset ({situation.reset[name]}): {why}",
-                remedy="bring the other control planes back first",
-            )
-        found = [member for member in found if member.name != name]
+    lost = first_loss(members(ctx.kube()), doomed)
+    if lost:
+        name, why = lost
+        raise PreconditionError(
+            f"{name}: not reset ({situation.reset[name]}): {why}",
+            remedy="bring the other control planes back first",
+        )
 
 
 def host_actions(name: str, situation: Situation, peers: set[str]) -> list[Action]:
