@@ -26,7 +26,7 @@ from kitlib.software.bundle import (
 )
 from kitlib.software.containerd import sandbox_image
 from kitlib.stages.base import Action, Hands
-from kitlib.stages.network import fetch, read_manifest
+from kitlib.stages.network import fetch_all, read_manifest
 
 __all__ = ["bundle"]
 
@@ -118,10 +118,10 @@ class _Collector:
     def collect(self) -> Bundle:
         """Return the bundle; the host keeps nothing but the pulled images."""
         params = self._session.params
-        text = fetch(params.manifest, params.kubernetes_version, params.plugin)
+        where, text = fetch_all(params)
         try:
             packages = self._packages()
-            images = self._images(text)
+            images = self._images(text, where)
         finally:
             self._do("remove the collected files", Cmd.change("rm", "-rf", WORK))
         lab = self._here.host.lab
@@ -158,14 +158,14 @@ class _Collector:
             found.append(self._take(f"packages/{file}", f"{folder}/{file}", package, plain, digest))
         return tuple(found)
 
-    def _images(self, manifest: str) -> tuple[Archive, ...]:
+    def _images(self, manifest: str, where: str) -> tuple[Archive, ...]:
         params = self._session.params
         listing = Cmd.of(
             "kubeadm", "config", "images", "list",
             "--kubernetes-version", f"v{params.kubernetes_version}",
         )  # fmt: skip
         wanted = [*self._read(listing).split(), sandbox_image(params.kubernetes_version)]
-        objects = read_manifest(manifest, params.manifest)
+        objects = read_manifest(manifest, where)
         wanted += [*_images_in(objects), params.probe.image]
         folder, names = f"{WORK}/images", {}
         for image in dict.fromkeys(map(_full, wanted)):

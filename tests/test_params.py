@@ -87,7 +87,7 @@ def test_lab_file_is_the_lab() -> None:
     assert params.confirm_reset == params.cluster == "lab"
     assert params.ssh.identity_file == ROOT / ".lab/id_ed25519"
     assert params.ssh.known_hosts == ROOT / ".lab/known_hosts"
-    assert params.manifest == "http://127.0.0.1:7720/flannel.yaml"
+    assert params.manifests == ("http://127.0.0.1:7720/flannel.yaml",)
 
 
 def test_lab_file_shows_every_key() -> None:
@@ -117,7 +117,7 @@ def test_paths_start_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     monkeypatch.chdir(tmp_path.parent)
     params = load(path)
-    assert params.plugin_manifest == params.manifest == str(tmp_path / "manifest.yaml")
+    assert params.manifests == (params.plugin_manifest,) == (str(tmp_path / "manifest.yaml"),)
     assert params.runs == tmp_path / "home/runs"
     assert params.hosts[0].identity_file == tmp_path / "home/.ssh/key"
     assert params.ssh.known_hosts == tmp_path / "params/known"
@@ -127,16 +127,18 @@ def test_an_options_path_starts_from_here(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "here.yaml").write_text("")
     monkeypatch.chdir(tmp_path)
     params = load(good(tmp_path), {"plugin_manifest": "here.yaml"})
-    assert params.manifest == str(tmp_path / "here.yaml")
+    assert params.manifests == (str(tmp_path / "here.yaml"),)
 
 
 def test_manifest_of_a_source_and_of_the_catalogue(tmp_path: Path) -> None:
     (tmp_path / "params").mkdir()
     (tmp_path / "params/flannel.yaml").write_text("")
-    assert load(good(tmp_path, plugin_source=".")).manifest == str(tmp_path / "params/flannel.yaml")
+    assert load(good(tmp_path, plugin_source=".")).manifests == (
+        str(tmp_path / "params/flannel.yaml"),
+    )
     served = good(tmp_path, plugin_source="http://127.0.0.1:1/")
-    assert load(served).manifest == "http://127.0.0.1:1/flannel.yaml"
-    assert load(good(tmp_path)).manifest.startswith("https://github.com/flannel-io/flannel/")
+    assert load(served).manifests == ("http://127.0.0.1:1/flannel.yaml",)
+    assert load(good(tmp_path)).manifests[0].startswith("https://github.com/flannel-io/flannel/")
 
 
 def test_masked_is_plain_and_complete(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_entry_agrees_with_itself(name: str) -> None:
         assert plugins.owner_of_cni_file(file) == name
         assert any(path.endswith(f"/{file}") for path in plugin.leftovers.paths)
     assert all(path.startswith("/") for path in plugin.leftovers.paths)
-    assert plugin.manifest_address("1.22.3").startswith("https://")
+    assert plugin.manifest_addresses("1.22.3")[0].startswith("https://")
 
 
 def test_every_field_is_documented() -> None:
@@ -90,13 +90,13 @@ def test_a_file_that_is_not_yaml(tmp_path: Path) -> None:
     [("1.22.3", "v3.25.2"), ("1.30.0", "v3.28.5"), ("1.33.1", "v3.31.7"), ("1.36.2", "v3.32.1")],
 )
 def test_newest_release_that_fits(version: str, release: str) -> None:
-    assert f"/{release}/" in plugins.get("calico").manifest_address(version)
+    assert f"/{release}/" in plugins.get("calico").manifest_addresses(version)[0]
 
 
 def test_release_for_versions_beyond_the_known() -> None:
     calico = plugins.get("calico")
-    assert "/v3.32.1/" in calico.manifest_address("1.40.0")
-    assert calico.manifest_address("1.20.0") == ""
+    assert "/v3.32.1/" in calico.manifest_addresses("1.40.0")[0]
+    assert calico.manifest_addresses("1.20.0") == ()
     assert not calico.kubernetes.covers("1.20.9")
 
 

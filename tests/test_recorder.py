@@ -76,7 +76,8 @@ def lines(journal: Journal, kind: str = "nodes") -> list[dict]:
     file = journal.path / "watch" / f"{kind}.jsonl"
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    *whole, _ = file.read_text().split("\n")  # a line is there when its end is
+    return [json.loads(line) for line in whole]
 
 
 def happenings(journal: Journal) -> list[tuple]:

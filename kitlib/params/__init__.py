@@ -106,18 +106,19 @@ class Params:
         return self.pod_cidr or plugins.get(self.plugin).pod_cidr.default
 
     @property
-    def manifest(self) -> str:
-        """Where the plugin's manifest is: an address, or an absolute file.
+    def manifests(self) -> tuple[str, ...]:
+        """Where the plugin's manifest is: addresses or absolute files, in the order of applying.
 
-        Empty when nothing is stated and no known release of the plugin fits the Kubernetes version.
+        Empty when nothing is stated and no known release of the plugin fits the Kubernetes version,
+        or when the plugin has none.
         """
         if self.plugin_manifest:
-            return self.plugin_manifest
+            return (self.plugin_manifest,)
         if self.plugin_source:
-            return f"{self.plugin_source.rstrip('/')}/{self.plugin}.yaml"
+            return (f"{self.plugin_source.rstrip('/')}/{self.plugin}.yaml",)
         if self.packages.source == "directory" and self.packages.directory:
-            return str(self.packages.directory / f"{self.plugin}.yaml")
-        return plugins.get(self.plugin).manifest_address(self.kubernetes_version)
+            return (str(self.packages.directory / f"{self.plugin}.yaml"),)
+        return plugins.get(self.plugin).manifest_addresses(self.kubernetes_version)
 
     def masked(self) -> dict[str, Any]:
         """Return the parameters as plain values for the record; anything secret would be masked.

@@ -6,42 +6,32 @@ the kit names a plugin. Names that end in `*` are prefixes (`cali*`); all others
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
+
+from kitlib.plugins.entry import Entry as _Entry
+from kitlib.plugins.entry import Minor, Supported, minor
+from kitlib.plugins.install import Chart, Manifest, Parameter, PerNode, Place, Release, Setting
 
 __all__ = [
-    "CidrPlace",
     "Cni",
+    "Hazards",
     "Interfaces",
     "Leftovers",
-    "Manifest",
-    "ManifestVersion",
     "Needs",
     "Plugin",
     "PodCidr",
     "PodDevice",
     "Port",
-    "Supported",
+    "Trap",
     "Upstream",
     "Workload",
     "matches",
     "minor",
 ]
-
-Minor = Annotated[StrictStr, Field(pattern=r"^1\.\d+$")]
-"""A Kubernetes minor version, quoted in YAML: "1.22"."""
-
-
-def minor(version: str) -> tuple[int, int]:
-    """Return (major, minor) of a version such as `1.22.3`, `v1.22` or `1.22`."""
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    if not found:
-        raise ValueError(f"not a version: {version!r}")
-    return int(found[1]), int(found[2])
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -52,80 +42,20 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     )
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
 class Upstream(_Entry):
     """How the project stands."""
 
-    state: Literal["maintained", "archived", "retired"]
-    """Whether its authors still release it."""
+    state: Literal["maintained", "archived", "retired", "commercial"]
+    """maintained: its authors release it. archived: read-only, may still work. retired: dead.
+    commercial: by contract only."""
     latest: StrictStr
     """The newest release known to the catalogue."""
     released: StrictStr
     """The day of that release, YYYY-MM-DD."""
-
-
-class Supported(_Entry):
-    """The Kubernetes versions that some release of the plugin works on."""
-
-    min: Minor
-    """The oldest minor version."""
-    max: Minor
-    """The newest minor version that was known to work when this entry was written."""
     note: StrictStr = ""
-    """What the range rests on."""
-
-    def covers(self, version: str) -> bool:
-        """Return whether a Kubernetes version lies in the range."""
-        return minor(self.min) <= minor(version) <= minor(self.max)
-
-
-class ManifestVersion(_Entry):
-    """One release of the plugin and the Kubernetes versions it is meant for."""
-
-    version: StrictStr
-    """The release tag, as it stands in the address."""
-    kubernetes: Supported
-    """The Kubernetes versions that this release fits."""
-
-
-class Manifest(_Entry):
-    """What `kubectl apply -f` gets."""
-
-    address: StrictStr
-    """The address of the manifest, `{version}` standing for the release tag."""
-    versions: tuple[ManifestVersion, ...] = Field(min_length=1)
-    """The releases, newest first; the first that fits the cluster's version is taken."""
-
-    def for_kubernetes(self, version: str) -> ManifestVersion | None:
-        """Return the newest release that fits a Kubernetes version, or None.
-
-        A Kubernetes newer than every range gets the newest release: the ranges end where knowledge
-        ended when the entry was written, and upstream goes on.
-        """
-        newest = self.versions[0]
-        if minor(version) > minor(newest.kubernetes.max):
-            return newest
-        return next((each for each in self.versions if each.kubernetes.covers(version)), None)
-
-
-class CidrPlace(_Entry):
-    """Where a manifest states the pod CIDR, found by structure and never by text."""
-
-    kind: StrictStr
-    """The object's kind."""
-    namespace: StrictStr
-    """The object's namespace."""
-    name: StrictStr
-    """The object's name."""
-    key: StrictStr = ""
-    """For a ConfigMap: the data key, whose value is JSON."""
-    path: StrictStr = ""
-    """For a ConfigMap: the field inside that JSON."""
-    env: StrictStr = ""
-    """For a workload: the environment variable; absent means the plugin's default."""
+    """What else a person should know of it: forks, governance, where its images went."""
+    instead: tuple[StrictStr, ...] = ()
+    """For what is not maintained: living plugins of the catalogue that do the same work."""
 
 
 class PodCidr(_Entry):
@@ -133,8 +63,10 @@ class PodCidr(_Entry):
 
     default: IPv4Network
     """What upstream's manifest expects, or kubeadm users usually pass where it expects nothing."""
-    stated_in: CidrPlace | None
+    stated_in: Place | None
     """Where the manifest states it; null when the plugin reads each Node's podCIDR."""
+    prefix: StrictInt | None = None
+    """The one prefix length that the plugin takes; null for any."""
     block: StrictStr
     """How a node gets its share, in words."""
 
@@ -142,8 +74,8 @@ class PodCidr(_Entry):
 class Workload(_Entry):
     """One workload that must be available for the plugin to count as healthy."""
 
-    kind: Literal["DaemonSet", "Deployment"]
-    """DaemonSet: one pod a node. Deployment: some pods anywhere."""
+    kind: Literal["DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"]
+    """DaemonSet: one pod a node that its selector takes. The others: some pods anywhere."""
     namespace: StrictStr
     """Its namespace."""
     name: StrictStr
@@ -151,7 +83,10 @@ class Workload(_Entry):
     selector: dict[StrictStr, StrictStr]
     """The labels that its pods carry."""
     starts_on_not_ready: StrictBool
-    """Whether its pods start on nodes that are not Ready yet; the others wait for the network."""
+    """Whether its pods start on nodes that are not Ready yet, as the kit applies it; the others
+    wait for the network."""
+    nodes: Literal["all", "control_plane", "workers"] = "all"
+    """For a DaemonSet: the nodes that its pods run on."""
 
 
 class Cni(_Entry):
@@ -207,8 +142,12 @@ class Leftovers(_Entry):
     """Files and directories to delete, absolute."""
     iptables_chains: tuple[StrictStr, ...]
     """iptables chains, or their prefixes."""
+    iptables_comments: tuple[StrictStr, ...] = ()
+    """Comments of single iptables rules outside of chains of its own."""
     nft_tables: tuple[StrictStr, ...] = ()
     """nftables tables, by name."""
+    ovs_bridges: tuple[StrictStr, ...] = ()
+    """Open vSwitch bridges to delete with ovs-vsctl, where that is installed."""
     ipsets: tuple[StrictStr, ...] = ()
     """ipsets, or their prefixes."""
     route_tables: tuple[StrictStr, ...] = ()
@@ -220,10 +159,42 @@ class Needs(_Entry):
 
     modules: tuple[StrictStr, ...]
     """Kernel modules, for the datapath that the catalogue describes."""
-    sysctls: dict[StrictStr, StrictStr] = {}
+    sysctls: dict[StrictStr, StrictStr] = Field(default={})
     """Kernel settings and their values."""
     node_pod_cidr: StrictBool
     """Whether each Node must have a podCIDR (kubeadm's --pod-network-cidr)."""
+    kube_proxy: Literal["required", "optional", "absent"] = "required"
+    """absent: it must not run (`kubeadm init --skip-phases=addon/kube-proxy`)."""
+    service_cidr: IPv4Network | None = None
+    """The one Service range that its manifest is written for; null for any."""
+    kernel: StrictStr = ""
+    """The oldest kernel, such as 5.10; empty for any that Kubernetes takes."""
+    node_labels: dict[StrictStr, StrictStr] = Field(default={})
+    """Labels that nodes must carry before it is applied; {node} stands for the Node's name."""
+    delegate: StrictStr = ""
+    """For a plugin without a datapath: the plugin of the catalogue that is applied before it."""
+
+
+class Hazards(_Entry):
+    """What it does to a host that its operator should know beforehand."""
+
+    moves_host_address: StrictBool = False
+    """It puts the host's own address on a bridge, which can cut SSH off: guarded by a timer."""
+    cni_directory: StrictStr = ""
+    """What it does to other plugins' files in /etc/cni/net.d and /opt/cni/bin, in words."""
+    private_images: StrictBool = False
+    """Its images are in no public registry."""
+
+
+class Trap(_Entry):
+    """One known way in which its manifest does not do what it seems to; shown in the plan."""
+
+    what: StrictStr
+    """What goes wrong, and how it shows."""
+    handled: StrictStr
+    """What the kit does about it."""
+    since: Minor | None = None
+    """The Kubernetes version from which on it bites; null for every one."""
 
 
 class Plugin(_Entry):
@@ -245,8 +216,18 @@ class Plugin(_Entry):
     """How the project stands."""
     kubernetes: Supported
     """The Kubernetes versions that some release works on."""
-    manifest: Manifest
-    """What `kubectl apply -f` gets."""
+    manifest: Manifest | None = None
+    """What `kubectl apply -f` gets; one of manifest, chart and per_node is given."""
+    chart: Chart | None = None
+    """The Helm chart that is rendered into a manifest."""
+    per_node: PerNode | None = None
+    """What the kit writes on each host, for a network that has no manifest."""
+    mtu: Setting | None = None
+    """Where the manifest states the pods' MTU; null when the plugin finds it by itself."""
+    backend: Setting | None = None
+    """Where the manifest states the encapsulation."""
+    parameters: tuple[Parameter, ...] = ()
+    """What only its operator can know, such as the addresses of its controllers."""
     pod_cidr: PodCidr
     """The addresses that pods get."""
     workloads: tuple[Workload, ...] = Field(min_length=1)
@@ -261,17 +242,56 @@ class Plugin(_Entry):
     """What stays behind."""
     needs: Needs
     """What must be there first."""
+    hazards: Hazards = Hazards()
+    """What it does to a host beyond its own files."""
+    traps: tuple[Trap, ...] = ()
+    """Known traps of its manifest."""
     network_policy: StrictBool
     """Whether NetworkPolicy objects have an effect."""
+    encryption: tuple[StrictStr, ...] = ()
+    """How packets between nodes can be encrypted."""
+    ipv6: Literal["yes", "no", "not stated"] = "not stated"
+    """Whether pods can have IPv6 addresses."""
     node_condition_reason: StrictStr = ""
     """The reason it writes into the Node condition NetworkUnavailable; empty for none."""
     sources: tuple[StrictStr, ...] = Field(min_length=1)
     """Where the facts come from: owner/repository@release:path."""
 
-    def manifest_address(self, kubernetes_version: str) -> str:
-        """Return the address of the release for a Kubernetes version; empty when none fits."""
-        fitting = self.manifest.for_kubernetes(kubernetes_version)
-        return self.manifest.address.format(version=fitting.version) if fitting else ""
+    @model_validator(mode="after")
+    def _installed_one_way(self) -> Plugin:
+        if sum(way is not None for way in (self.manifest, self.chart, self.per_node)) != 1:
+            raise ValueError("exactly one of manifest, chart and per_node")
+        return self
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """The releases that can be installed, newest first; empty where there is none."""
+        source = self.manifest or self.chart
+        return source.versions if source else ()
+
+    def release_for(self, kubernetes_version: str) -> Release | None:
+        """Return the newest release that fits a Kubernetes version, or None.
+
+        A Kubernetes newer than every range gets the newest release of a maintained plugin: the
+        ranges end where knowledge ended when the entry was written, and upstream goes on.
+        """
+        if not self.releases:
+            return None
+        newest = self.releases[0]
+        beyond = minor(kubernetes_version) > minor(newest.kubernetes.max)
+        if beyond and self.status.state == "maintained":
+            return newest
+        return next(
+            (each for each in self.releases if each.kubernetes.covers(kubernetes_version)), None
+        )
+
+    def manifest_addresses(self, kubernetes_version: str) -> tuple[str, ...]:
+        """Return the addresses of the release for a Kubernetes version; empty when none fits."""
+        fitting = self.release_for(kubernetes_version)
+        if self.manifest is None or fitting is None:
+            return ()
+        where = fitting.addresses or self.manifest.addresses
+        return tuple(each.format(version=fitting.version) for each in where)
 
     def owns_interface(self, name: str) -> bool:
         """Return whether a device of that name is this plugin's."""

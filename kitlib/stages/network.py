@@ -22,12 +22,13 @@ from kitlib.command import Cmd
 from kitlib.errors import ApiError, ParamsError, PreconditionError
 from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, Check, Status, failed
+from kitlib.params import Params
 from kitlib.plugins import Plugin
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.configuration import KIT_DIRECTORY, KUBECONFIG
 from kitlib.stages.observe import Steady, wait_for_workloads, workload_objects
 
-__all__ = ["Network", "fetch", "manifest_check", "read_manifest"]
+__all__ = ["Network", "fetch_all", "manifest_check", "read_manifest"]
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 FETCH_SECONDS = 30
@@ -48,10 +49,9 @@ class Network(Stage):
             ParamsError: The manifest cannot be fetched or is not YAML.
             PreconditionError: It states another pod CIDR than the cluster has.
         """
-        where = ctx.params.manifest
-        text = fetch(where, ctx.params.kubernetes_version, ctx.plugin.name)
+        where, text = fetch_all(ctx.params)
         objects = read_manifest(text, where)
-        _same_pod_cidr(ctx, objects)
+        _same_pod_cidr(ctx, objects, where)
         missing = _missing(ctx, objects)
         if not missing:
             return Plan(reason=f"every object of {where} is in the cluster as it is there")
@@ -98,8 +98,7 @@ def manifest_check(ctx: Context) -> Check:
 
     A manifest of which only a part was accepted leaves nodes Ready and pods without addresses.
     """
-    where = ctx.params.manifest
-    text = fetch(where, ctx.params.kubernetes_version, ctx.plugin.name)
+    where, text = fetch_all(ctx.params)
     missing = _missing(ctx, read_manifest(text, where))
     return Check.that(
         not missing,
@@ -125,17 +124,27 @@ def _missing(ctx: Context, objects: list[Obj]) -> list[Obj]:
         return objects  # a dry run before init: nothing is there yet
 
 
-def fetch(where: str, kubernetes_version: str, plugin: str) -> str:
-    """Return a manifest's text, from an address or a file on this machine.
+def fetch_all(params: Params) -> tuple[str, str]:
+    """Return where the plugin's manifest is, in words, and its text; several files are joined.
 
     Raises:
         ParamsError: There is none, or it cannot be read.
     """
-    if not where:
+    if not params.manifests:
         raise ParamsError(
-            f"plugin: {plugin}: no known release fits Kubernetes {kubernetes_version}",
+            f"plugin: {params.plugin}: no known release fits Kubernetes "
+            f"{params.kubernetes_version}",
             remedy="choose another version or plugin, or name a manifest as plugin_manifest",
         )
+    return ", ".join(params.manifests), "\n---\n".join(map(fetch, params.manifests))
+
+
+def fetch(where: str) -> str:
+    """Return a manifest's text, from an address or a file on this machine.
+
+    Raises:
+        ParamsError: It cannot be read.
+    """
     try:
         if re.match(r"https?://", where):
             request = Request(where, headers={"User-Agent": "kit"})  # noqa: S310 - http(s) only
@@ -187,13 +196,12 @@ def _object(item: Any, where: str) -> Obj:
     return found
 
 
-def _same_pod_cidr(ctx: Context, objects: list[Obj]) -> None:
+def _same_pod_cidr(ctx: Context, objects: list[Obj], where: str) -> None:
     stated = _stated_pod_cidr(ctx.plugin, objects)
     wanted = str(ctx.params.effective_pod_cidr)
     if stated and stated != wanted:
         raise PreconditionError(
-            f"plugin manifest: {ctx.params.manifest}: it states the pod CIDR {stated}, the "
-            f"cluster's is {wanted}",
+            f"plugin manifest: {where}: it states the pod CIDR {stated}, the cluster's is {wanted}",
             remedy=f'set pod_cidr: "{stated}", or change it in a copy of the manifest and name '
             "that as plugin_manifest",
         )
