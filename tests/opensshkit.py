@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import queue
 import shutil
@@ -21,6 +22,7 @@ from sshkit import write_key
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
 SUDO = shutil.which("sudo")
+SEPARATION = Path("/run/sshd")
 
 NEEDS_SSHD = [
     pytest.mark.skipif(SSHD is None, reason="sshd is not installed (openssh-server)"),
@@ -93,30 +95,60 @@ def start_sshd(
             + extra
         )
         log = directory / "log"
-        separation = Path("/run/sshd")  # sshd wants it; a system's own service makes it
-        made = not separation.exists()
-        separation.mkdir(exist_ok=True, mode=0o755)
         command = [SSHD, "-D", "-e", "-f", str(config)]
         if prepare or network:
             up = "ip link set lo up" if network else ""
             text = f'set -e\n{prepare}\n{up}\nshift\nexec "$@"\n'
             kinds = ["--mount", *(["--net"] if network else [])]
             command = ["unshare", *kinds, "sh", "-c", text, "sh", name, *command]
-        with log.open("wb") as out:
+        with _separation_directory(), log.open("wb") as out:
             process = subprocess.Popen(command, stderr=out)
+            try:
+                yield from _serving(process, Sshd(port, identity, host_key, log, address))
+            finally:
+                process.terminate()
+                process.wait(30)
+
+
+def _serving(process: subprocess.Popen[bytes], server: Sshd) -> Iterator[Sshd]:
+    """Yield the server once it listens."""
+    end = time.monotonic() + 60
+    while "Server listening" not in server.log.read_text():
+        assert process.poll() is None, server.log.read_text()
+        assert time.monotonic() < end, server.log.read_text()
+        time.sleep(0.01)
+    yield replace(server, pid=process.pid)
+
+
+@contextlib.contextmanager
+def _separation_directory() -> Iterator[None]:
+    """Keep the directory that every sshd wants, which a system's own service makes.
+
+    Servers of several test processes share it: each holds a lock, and the last one takes away what
+    the first one made.
+    """
+    mark = SEPARATION / "made-for-tests"
+    while True:
+        with contextlib.suppress(FileExistsError):
+            SEPARATION.mkdir(mode=0o755)
+            mark.touch()
         try:
-            end = time.monotonic() + 60
-            while "Server listening" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < end, log.read_text()
-                time.sleep(0.01)
-            yield Sshd(port, identity, host_key, log, address, process.pid)
-        finally:
-            process.terminate()
-            process.wait(30)
-            if made:
-                with contextlib.suppress(OSError):  # another server's by now
-                    separation.rmdir()
+            held = os.open(SEPARATION, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(held, fcntl.LOCK_SH)
+        if SEPARATION.exists() and os.fstat(held).st_ino == SEPARATION.stat().st_ino:
+            break
+        os.close(held)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if mark.exists():
+                mark.unlink()
+                SEPARATION.rmdir()
+        os.close(held)
 
 
 @dataclass

@@ -167,7 +167,7 @@ class TestManifest:
 
     def test_one_document_is_refused(self, bare: Kit, kit: Kit, tmp_path: Path) -> None:
         """The nodes turn Ready all the same; nothing says PASS until the whole is applied."""
-        text = fetch(f"{kit.params['plugin_source']}/flannel.yaml", "1.22.3", "flannel")
+        text = fetch(f"{kit.params['plugin_source']}/flannel.yaml")
         file = tmp_path / "flannel.yaml"
         gizmo = "apiVersion: networking.example.com/v1\nkind: Gizmo\nmetadata: {name: g}\n"
         file.write_text(f"{text}\n---\n{gizmo}")
