@@ -174,6 +174,7 @@ def test_no_secret_is_in_the_record(built: Done) -> None:
             assert not re.search(r"[a-z0-9]{6,}", token), text
 
 
+@pytest.mark.thorough
 def test_again_it_changes_nothing_and_says_why(built: Done, shared_kit: Kit) -> None:
     uids = shared_kit.kubectl("get nodes,pods -A -o jsonpath='{.items[*].metadata.uid}'")
     again = shared_kit.build().passed()

@@ -121,6 +121,7 @@ def test_the_search_itself_finds_what_is_there() -> None:
     assert not leaks("here", b"flannel.1 10.244.1.0 kube-flannel-ds-abcde.17a", {secret})
 
 
+@pytest.mark.thorough
 def test_a_stage_that_fails_gives_nothing_away(kit: Kit, tmp_path: Path) -> None:
     """Every stage, by a program that says everything, or by a failure of its own."""
     kit.clean()
