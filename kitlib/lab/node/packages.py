@@ -12,6 +12,7 @@ from functools import cache
 from kitlib.lab.hostapi import LabHost
 from kitlib.lab.node import containerd, services
 from kitlib.lab.node.state import CONTAINERD_VERSION, state_of
+from kitlib.software.releases import NEWEST_PATCH
 
 __all__ = [
     "BASE",
@@ -30,12 +31,6 @@ __all__ = [
 
 DEFAULT_VERSION = "1.22.3"
 """The Kubernetes version that `apt-get install kubelet` takes where no repository is chosen."""
-
-LATEST_PATCH = {
-    15: 12, 16: 15, 17: 17, 18: 20, 19: 16, 20: 15, 21: 14, 22: 17, 23: 17, 24: 17, 25: 16,
-    26: 15, 27: 16, 28: 15, 29: 15, 30: 14, 31: 14, 32: 13, 33: 12, 34: 9, 35: 6, 36: 2,
-}  # fmt: skip
-"""Kubernetes 1.x -> its last patch release in the archive."""
 
 _LEGACY_BELOW = 24
 """Minors below this come from the old repository and carry its `-00` revision."""
@@ -159,11 +154,11 @@ def offered(name: str) -> tuple[str, ...]:
     if name in ("kubelet", "kubeadm", "kubectl"):
         found = [
             _revision(f"1.{minor}.{patch}", minor)
-            for minor, last in LATEST_PATCH.items()
+            for minor, last in NEWEST_PATCH.items()
             for patch in range(last + 1)
         ]
     elif name == "kubernetes-cni" or name == "cri-tools":
-        found = [_companion(name, minor) for minor in LATEST_PATCH]
+        found = [_companion(name, minor) for minor in NEWEST_PATCH]
     else:
         return ()
     return tuple(sorted(set(found), key=_order, reverse=True))
@@ -188,7 +183,7 @@ def candidate(host: LabHost, name: str, wanted: str = "", *, minor: int | None =
         return _companion(name, minor or repository or minor_of(DEFAULT_VERSION))
     if repository is None:
         return _revision(DEFAULT_VERSION, minor_of(DEFAULT_VERSION))
-    return _revision(f"1.{repository}.{LATEST_PATCH[repository]}", repository)
+    return _revision(f"1.{repository}.{NEWEST_PATCH[repository]}", repository)
 
 
 def depends(name: str, version: str) -> tuple[str, ...]:
@@ -302,7 +297,7 @@ def _repository_minor(host: LabHost) -> int | None:
     for file in sorted(sources.glob("*.list")) + sorted(sources.glob("*.sources")):
         found = re.findall(r"core:/stable:/v1\.(\d+)/deb", file.read_text())
         for minor in found:
-            if int(minor) in LATEST_PATCH:
+            if int(minor) in NEWEST_PATCH:
                 return int(minor)
     return None
 
