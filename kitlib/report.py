@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from kitlib import __version__, charts, frames
 from kitlib.charts import Picture
+from kitlib.checks import UNSUPPORTED
 from kitlib.diagnosis import readiness, summary
 from kitlib.model import Check, Status
 from kitlib.runs import Run, load_run
@@ -115,6 +116,12 @@ def _content(run: Run) -> dict[str, Any]:
 
 
 def _verdict_words(run: Run, stages: Any, findings: Sequence[_Finding]) -> str:
+    combination = str(run.meta.get("unsupported") or "")
+    note = f" {UNSUPPORTED.capitalize()}: {combination}." if combination else ""
+    return _words_of_end(run, stages, findings) + note
+
+
+def _words_of_end(run: Run, stages: Any, findings: Sequence[_Finding]) -> str:
     if run.reason:
         return run.reason
     done = f"{len(stages)} stage{'' if len(stages) == 1 else 's'} ended as wanted"

@@ -22,6 +22,7 @@ import yaml
 from kitlib import __version__
 from kitlib import facts as host_facts
 from kitlib.access import Access
+from kitlib.checks import unsupported
 from kitlib.command import Cmd
 from kitlib.durable import Durable
 from kitlib.errors import ApiError, ConnectError, Interrupted, KitError, ParamsError
@@ -257,6 +258,7 @@ class Session:
                 "dry_run": dry_run,
                 "by_hand": by_hand,
                 "plugin": loaded.plugin,
+                "unsupported": unsupported(loaded, get_plugin(loaded.plugin)),
                 "pod_cidr": str(loaded.effective_pod_cidr),
                 "kubernetes_version": loaded.kubernetes_version,
                 "hosts": [

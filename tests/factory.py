@@ -11,6 +11,7 @@ import yaml
 from kitlib import facts
 from kitlib.facts import HostFacts
 from kitlib.facts.sections import split
+from kitlib.plugins import Plugin, get
 
 CASES = Path(__file__).parent / "data/facts"
 SUBJECTS = {
@@ -64,3 +65,20 @@ def host_facts(
         found[part] = (body, 0)
     whole = "".join(f"@@ {part}\n{body}\n@@ = {rc}\n" for part, (body, rc) in found.items())
     return facts.parse(name, whole, at=at)
+
+
+def plugin_like(name: str, changes: Any = None) -> Plugin:
+    """Return a plugin of the catalogue with other values laid over its own, part by part."""
+    return Plugin.model_validate(_over(get(name).model_dump(), changes or {}))
+
+
+def _over(under: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **under,
+        **{
+            key: _over(under[key], value)
+            if isinstance(value, dict) and isinstance(under.get(key), dict)
+            else value
+            for key, value in changes.items()
+        },
+    }

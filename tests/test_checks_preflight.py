@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from factory import host_facts
+from factory import host_facts, plugin_like
 
 from kitlib import checks
 from kitlib.facts import HostFacts, Link
@@ -39,22 +39,25 @@ def one(found: list[Check], id: str, target: str) -> Check:
 def test_case(params: Params, case: dict[str, Any]) -> None:
     """One host, described by golden facts and by sections of its answers.
 
-    `got` and `remedy` are parts of what is said; a remedy belongs to what is bad, and to nothing
-    else.
+    `got`, `expected` and `remedy` are parts of what is said; a remedy belongs to what is bad, and
+    to nothing else.
     """
     name = case.get("host", "worker-1")
-    wanted = replace(params, kubernetes_version=case.get("version", params.kubernetes_version))
+    plugin = plugin_like(case.get("plugin", "flannel"), case.get("like"))
+    stated = {
+        "plugin": plugin.name,
+        "kubernetes_version": case.get("version"),
+        **case.get("params", {}),
+    }
+    wanted = load(params.source, stated)
     facts = host_facts(name, sections=case.get("sections"), **case.get("facts", {}))
     found = one(
-        checks.preflight({name: facts}, wanted, get(case.get("plugin", "flannel"))),
-        case["check"],
-        name,
+        checks.preflight({name: facts}, wanted, plugin), case["check"], case.get("target", name)
     )
     assert found.status.value == case["status"], found
-    for part in case.get("got", ()):
-        assert part in found.got, found
-    for part in case.get("remedy", ()):
-        assert part in found.remedy, found
+    for what in ("got", "expected", "remedy"):
+        for part in case.get(what, ()):
+            assert part in getattr(found, what), found
     bad = found.status in (Status.FAIL, Status.WARN)
     assert bool(found.remedy) == bad
     assert bool(found.expected) == bad or found.status is Status.PASS
@@ -69,6 +72,16 @@ def test_every_check_of_a_host_has_a_case_that_fails() -> None:
     made = checks.preflight(hosts, lab, get("flannel"))
     ids = {each.id for each in made if each.target in NAMES}
     assert not [each for each in sorted(ids) if each not in failing and f'"{each}"' not in text]
+
+
+def test_every_check_of_a_plugins_needs_has_a_case_that_fails(params: Params) -> None:
+    """The checks above are those that every plugin gets."""
+    needs = {"service_cidr": "10.96.0.0/12", "kernel": "5.10", "kube_proxy": "absent"}
+    demanding = plugin_like("flannel", {"needs": needs, "pod_cidr": {"prefix": 16}})
+    made = checks.preflight({"worker-1": host_facts()}, params, demanding)
+    ids = {each.id for each in made if each.id.startswith("preflight.plugin-")}
+    assert len(ids) == 5
+    assert ids <= {case["check"] for case in CASES.values() if case["status"] == "FAIL"}
 
 
 def hosts(**changes: Any) -> dict[str, HostFacts]:

@@ -2,43 +2,209 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from kitlib import plugins
 from kitlib.errors import ParamsError
-from kitlib.plugins.schema import Plugin
+from kitlib.plugins.fit import Fits, fit
+from kitlib.plugins.install import Place
+from kitlib.plugins.schema import Plugin, minor
 
 CATALOGUE = Path(plugins.__file__).parent / "catalogue"
-KIND_DEVICE = {"flannel": "cni0", "calico": "cali12ab", "kube-router": "kube-bridge"}
+ALL = sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
+LIVING = ("maintained", "commercial")
 
 
-def test_three_plugins() -> None:
-    assert list(plugins.catalogue()) == ["calico", "flannel", "kube-router"]
+def one_of(names: tuple[str, ...]) -> list[str]:
+    """Return a name for each pattern: what a host that has it would show."""
+    return [name.replace("*", "12ab") for name in names]
+
+
+def test_there_is_an_entry_for_each_file_and_no_other() -> None:
+    assert list(plugins.catalogue()) == ALL
+    assert {"calico", "flannel", "kube-router"} <= set(ALL)
 
 
 def test_unknown_plugin_names_the_known_ones() -> None:
-    with pytest.raises(ParamsError, match=r"known are calico, flannel, kube-router; did you mean"):
+    with pytest.raises(ParamsError, match=r"known are calico, .*flannel.*; did you mean 'flannel'"):
         plugins.get("flanel")
 
 
-@pytest.mark.parametrize("name", sorted(KIND_DEVICE))
+@pytest.mark.parametrize("name", ALL)
 def test_entry_agrees_with_itself(name: str) -> None:
     plugin = plugins.get(name)
-    assert plugin.is_pod_device(KIND_DEVICE[name])
-    assert plugin.owns_interface(KIND_DEVICE[name])
-    assert plugins.owner_of_interface(KIND_DEVICE[name]) == name
+    pod = one_of((plugin.interfaces.pod.name,))[0]
+    assert plugin.is_pod_device(pod)
+    if not plugin.needs.delegate:  # without a datapath of its own it makes no device
+        assert plugin.owns_interface(pod) or plugin.interfaces.pod.name.startswith("veth")
     if plugin.interfaces.tunnel:
         assert plugin.owns_interface(plugin.interfaces.tunnel)
     for file in plugin.cni.files:
         assert plugin.owns_cni_file(file)
-        assert plugins.owner_of_cni_file(file) == name
         assert any(path.endswith(f"/{file}") for path in plugin.leftovers.paths)
     assert all(path.startswith("/") for path in plugin.leftovers.paths)
-    assert plugin.manifest_addresses("1.22.3")[0].startswith("https://")
+    assert bool(plugin.encapsulation) == bool(plugin.overhead_bytes)
+    if plugin.needs.delegate:
+        assert plugin.needs.delegate in ALL
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_files_and_devices_are_one_plugins_alone(name: str) -> None:
+    """Whose a name is must not depend on the order in which plugins are asked."""
+    plugin = plugins.get(name)
+    for file in one_of((*plugin.cni.files, *plugin.cni.extra_files)):
+        assert plugins.owner_of_cni_file(file) == name
+    for device in one_of(plugin.interfaces.owned):
+        assert plugins.owner_of_interface(device) == name
+    for path in plugin.leftovers.paths:
+        others = [each for each in plugins.catalogue().values() if each.name != name]
+        # A program in /opt/cni/bin may come with several.
+        if not path.startswith("/opt/cni/bin/"):
+            assert [o.name for o in others if path in o.leftovers.paths] == [], path
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_versions_are_in_order_and_in_range(name: str) -> None:
+    plugin = plugins.get(name)
+    span = plugin.kubernetes
+    assert minor(span.min) <= minor(span.max)
+    assert list(span.breaks) == sorted(span.breaks, key=lambda each: minor(each.since))
+    assert all(minor(each.since) > minor(span.max) for each in span.breaks)
+    newest = [minor(each.kubernetes.max) for each in plugin.releases]
+    assert newest == sorted(newest, reverse=True), "newest release first"
+    for each in plugin.releases:
+        assert minor(span.min) <= minor(each.kubernetes.min) <= minor(each.kubernetes.max)
+        assert minor(each.kubernetes.max) <= minor(span.max)
+        addresses = plugin.manifest_addresses(f"{each.kubernetes.max}.1")
+        assert all(address.startswith(("https://", "/")) for address in addresses)
+        assert bool(addresses) == (plugin.manifest is not None)
+        assert not [address for address in addresses if "{" in address]
+        if plugin.manifest:
+            where = each.addresses or plugin.manifest.addresses
+            assert set(each.sha256) <= {address.rpartition("/")[2] for address in where}
+    for version in (span.min, span.max):
+        assert fit(plugin, version, plugins.catalogue()).answer is Fits.YES, version
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_not_living_names_living_plugins_that_fit_newer_versions(name: str) -> None:
+    plugin = plugins.get(name)
+    if plugin.status.state in LIVING:
+        assert not plugin.status.instead or plugin.status.state == "commercial"
+        return
+    assert plugin.status.instead
+    for other in map(plugins.get, plugin.status.instead):
+        assert other.status.state == "maintained"
+        assert minor(other.kubernetes.max) > minor(plugin.kubernetes.max)
+    newer = f"1.{minor(plugin.kubernetes.max)[1] + 1}"
+    found = fit(plugin, newer, plugins.catalogue())
+    assert found.answer is Fits.NO
+    assert found.reasons
+    assert found.instead
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_facts_have_sources(name: str) -> None:
+    for source in plugins.get(name).sources:
+        assert re.match(r"[\w.-]+/[\w.-]+(@[\w./-]+)?(#\d+|:.+)?$", source) or "://" in source, (
+            source
+        )
+
+
+UPSTREAM = Path(__file__).resolve().parents[2] / "shared/plugins/manifests"
+"""Upstream's own manifests are no part of the project: where they are not beside it, tests of them
+are left out."""
+
+
+def upstream(plugin: str, file: str) -> tuple[bytes, list[dict[str, Any]]]:
+    path = UPSTREAM / plugin / file
+    if not path.is_file():
+        pytest.skip("upstream's manifests are not beside the project")
+    data = path.read_bytes()
+    return data, [each for each in yaml.safe_load_all(data) if each]
+
+
+def find(objects: list[dict[str, Any]], kind: str, namespace: str, name: str) -> dict[str, Any]:
+    (found,) = [
+        each
+        for each in objects
+        if (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"])
+        == (kind, namespace, name)
+    ]
+    return found
+
+
+def containers(workload: dict[str, Any]) -> list[dict[str, Any]]:
+    pod = workload["spec"]["template"]["spec"]
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def stands(objects: list[dict[str, Any]], place: Place) -> object:
+    """Return what stands at a place of a manifest; None where upstream leaves it to its default."""
+    found: Any = find(objects, place.kind, place.namespace, place.name)
+    if place.env:
+        named = [env for each in containers(found) for env in each.get("env", ())]
+        return next((env["value"] for env in named if env["name"] == place.env), None)
+    assert place.key, "a way that the three do not have yet"
+    found = found["data"][place.key]
+    if place.path:
+        found = yaml.safe_load(found)
+        for part in place.path.split("."):
+            found = found[int(part)] if isinstance(found, list) else found.get(part)
+    return found
+
+
+THREE = [
+    ("calico", "calico.yaml", "1.36"),
+    ("calico", "calico-v3.31.7.yaml", "1.33"),
+    ("calico", "calico-v3.30.7.yaml", "1.31"),
+    ("calico", "calico-v3.28.5.yaml", "1.30"),
+    ("calico", "calico-v3.25.2.yaml", "1.22"),
+    ("flannel", "kube-flannel.yml", "1.36"),
+    ("kube-router", "kubeadm-kuberouter.yaml", "1.36"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "version"), THREE)
+def test_entry_agrees_with_upstreams_manifest(name: str, file: str, version: str) -> None:
+    data, objects = upstream(name, file)
+    plugin = plugins.get(name)
+    release = plugin.release_for(version)
+    assert release
+    assert release.sha256 or name == "flannel"  # its address serves the file in another form
+    assert set(release.sha256.values()) <= {hashlib.sha256(data).hexdigest()}
+    text = data.decode()
+    for load in plugin.workloads:
+        found = find(objects, load.kind, load.namespace, load.name)
+        labels = found["spec"]["template"]["metadata"]["labels"]
+        assert load.selector.items() <= labels.items()
+        tolerations = found["spec"]["template"]["spec"].get("tolerations", ())
+        tolerated = any(
+            each.get("operator") == "Exists" and not each.get("key") for each in tolerations
+        )
+        assert tolerated == load.starts_on_not_ready
+        for each in containers(found):
+            image, _, tag = each["image"].partition("/")[2].partition(":")
+            assert tag or (name == "kube-router" and image), each["image"]
+    found_default = {"calico": None, "flannel": "10.244.0.0/16"}
+    if plugin.pod_cidr.stated_in:
+        assert stands(objects, plugin.pod_cidr.stated_in) == found_default[name]
+        assert str(plugin.pod_cidr.default) in text
+    if plugin.mtu:
+        assert {stands(objects, place) for place in plugin.mtu.places} <= {"0", None}
+    named = [file for file in plugin.cni.files if file in text]
+    assert named
+    # The first type makes the interface; those that a release alone chains behind are not judged.
+    assert f'"type":"{plugin.cni.types[0]}"' in re.sub(r'": +"', '":"', text)
+    groups = {each["apiVersion"] for each in objects}
+    assert not [each for each in groups if "beta" in each]
 
 
 def test_every_field_is_documented() -> None:
@@ -98,6 +264,13 @@ def test_release_for_versions_beyond_the_known() -> None:
     assert "/v3.32.1/" in calico.manifest_addresses("1.40.0")[0]
     assert calico.manifest_addresses("1.20.0") == ()
     assert not calico.kubernetes.covers("1.20.9")
+
+
+def test_nearest_release_where_none_fits() -> None:
+    calico = plugins.get("calico")
+    assert calico.release_for("1.16.1") is None
+    assert "/v3.25.2/" in calico.manifest_addresses("1.16.1", nearest=True)[0]
+    assert "/v3.32.1/" in calico.manifest_addresses("1.40.1", nearest=True)[0]
 
 
 @pytest.mark.parametrize(

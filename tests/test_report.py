@@ -12,7 +12,9 @@ from synthetic import Maker, empty_run, failed_run, whole_run
 
 from kitlib.errors import PreconditionError
 from kitlib.report import write_report
+from kitlib.session import Session
 
+LAB = Path(__file__).parents[1] / "params/lab.yaml"
 RECORDED = Path(__file__).parent / "data" / "recorded-run"
 VOID = {"meta", "link", "img", "br", "hr", "input", "use", "path", "image"}
 
@@ -67,6 +69,23 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert all(len(attrs["aria-label"] or "") > 40 for attrs in figures)
     assert "kit build params/lab.yaml" in shown.words
     assert sum(tag == "tr" for tag, _ in shown.tags) > 8 + 3 + 12
+
+
+def test_an_unsupported_combination_is_said_with_the_verdict(tmp_path: Path) -> None:
+    wanted = {"plugin": "calico", "kubernetes_version": "1.20.7", "runs": str(tmp_path)}
+    for allowed, words in (
+        (True, "Unsupported combination: calico on Kubernetes 1.20.7: 1.21 is the oldest version"),
+        (False, ""),
+    ):
+        given = {**wanted, "allow_unsupported": allowed}
+        with Session.open(LAB, overrides=given) as session:
+            run_dir = session.journal.path
+        assert (
+            json.loads((run_dir / "run.json").read_text())["params"]["allow_unsupported"] is allowed
+        )
+        shown = page(run_dir).words
+        assert words in shown
+        assert ("Unsupported" in shown) == allowed
 
 
 def test_the_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:

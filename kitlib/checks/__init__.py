@@ -13,9 +13,11 @@ from kitlib.checks.packages import container_runtime, package_sources, packages,
 from kitlib.checks.pods import pods
 from kitlib.checks.preflight import preflight
 from kitlib.checks.reachability import device_counters, reachability
+from kitlib.checks.versions import UNSUPPORTED, unsupported
 from kitlib.checks.workloads import restart_counts, restarts, workloads
 
 __all__ = [
+    "UNSUPPORTED",
     "FoundCluster",
     "cni",
     "confirms",
@@ -32,5 +34,6 @@ __all__ = [
     "restart_counts",
     "restarts",
     "settings",
+    "unsupported",
     "workloads",
 ]

@@ -9,6 +9,7 @@ from kitlib.checks.cni import leftover_checks
 from kitlib.checks.judging import by_system, judged, skipped
 from kitlib.checks.names import names
 from kitlib.checks.packages import settled_later
+from kitlib.checks.plugin_needs import of_cluster, of_host
 from kitlib.checks.ports import ports
 from kitlib.checks.runtime import runtime
 from kitlib.checks.together import (
@@ -59,6 +60,7 @@ def preflight(
     own = own_cluster(facts, params)
     checks = [
         plugin_fits(params, plugin),
+        *of_cluster(params, plugin),
         *no_route_into(facts, params),
         *guard(facts, params, members),
     ]
@@ -66,7 +68,11 @@ def preflight(
         if host.name in facts:
             here = facts[host.name]
             stays = own is not None and host.name in own.hosts
-            found = [*_host(host, here, plugin), *_versions(host.name, here, params, stays=stays)]
+            found = [
+                *_host(host, here, plugin),
+                *of_host(host.name, here, plugin, stays=stays),
+                *_versions(host.name, here, params, stays=stays),
+            ]
             checks += [settled_later(each, params, here) for each in found]
     checks += unique(facts)
     checks += clocks(facts)

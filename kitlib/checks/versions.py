@@ -8,10 +8,14 @@ from kitlib.checks.judging import by_system, judged, skipped
 from kitlib.facts import HostFacts
 from kitlib.model import CLUSTER, Check, Status
 from kitlib.params import Params
-from kitlib.plugins import Plugin
+from kitlib.plugins import Plugin, catalogue
+from kitlib.plugins.fit import Fit, Fits, fit
 from kitlib.plugins.schema import minor
 
-__all__ = ["cgroups", "kernel", "kubelet", "plugin_fits"]
+__all__ = ["UNSUPPORTED", "cgroups", "kernel", "kubelet", "plugin_fits", "unsupported"]
+
+UNSUPPORTED = "unsupported combination"
+"""What the record and the report call a plugin on a Kubernetes version that it does not fit."""
 
 OLDEST_KERNEL = (3, 10)
 KERNEL_SINCE_1_32 = (4, 19)
@@ -19,25 +23,59 @@ KERNEL_SINCE_1_32 = (4, 19)
 
 
 def plugin_fits(params: Params, plugin: Plugin) -> Check:
-    """Return the check that the plugin has a release for the wanted Kubernetes version."""
+    """Return the check that the plugin works on the wanted Kubernetes version.
+
+    Where it does not, that is a failure with the way out; with `allow_unsupported` it is a warning.
+    """
+    which, summary = "preflight.plugin-version", f"{plugin.name} fits the Kubernetes version"
     version, span = params.kubernetes_version, plugin.kubernetes
-    status = Status.PASS if span.covers(version) else Status.FAIL
-    if minor(version) > minor(span.max):
-        status = Status.WARN
-    remedy = {
-        Status.FAIL: f"set kubernetes_version to {span.min} or newer, or choose another plugin "
-        "(`kit plugins` lists them)",
-        Status.WARN: "newer than what the catalogue knows; it may work",
-    }
-    return Check(
-        "preflight.plugin-version",
+    found = fit(plugin, version, catalogue())
+    if found.answer is Fits.YES:
+        release = plugin.release_for(version)
+        got = f"{version}, release {release.version}" if release else version
+        return judged(Status.PASS, which, CLUSTER, summary, got=got)
+    expected = f"{span.min} to {span.max}"
+    if found.answer is Fits.UNKNOWN:
+        remedy = f"it may work; {found.newest} is the newest version that is known to"
+        return judged(
+            Status.WARN,
+            which,
+            CLUSTER,
+            summary,
+            got=f"{version}: {'; '.join(found.reasons)}",
+            expected=expected,
+            remedy=remedy,
+        )
+    allowed = params.allow_unsupported
+    out = _ways_out(found, version)
+    return judged(
+        Status.WARN if allowed else Status.FAIL,
+        which,
         CLUSTER,
-        status,
-        f"{plugin.name} fits the Kubernetes version",
-        version,
-        f"{span.min} to {span.max}",
-        remedy.get(status, ""),
+        summary,
+        got=(f"{UNSUPPORTED}, allowed: " if allowed else "")
+        + f"{version}: {'; '.join(found.reasons)}",
+        expected=expected + (f", such as {found.newest}" if found.newest else ""),
+        remedy=f"what fits: {out}"
+        if allowed
+        else f"{out}; or allow_unsupported: true, which goes on and says so in the record",
     )
+
+
+def unsupported(params: Params, plugin: Plugin) -> str:
+    """Return why a plugin that the parameters allow all the same does not fit; else nothing."""
+    found = fit(plugin, params.kubernetes_version, catalogue())
+    if found.answer is not Fits.NO or not params.allow_unsupported:
+        return ""
+    return f"{plugin.name} on Kubernetes {params.kubernetes_version}: {'; '.join(found.reasons)}"
+
+
+def _ways_out(found: Fit, version: str) -> str:
+    ways = [f'kubernetes_version: "{found.newest}"'] if found.newest else []
+    if found.instead:
+        more = f" (or {', '.join(found.instead[1:])})" if found.instead[1:] else ""
+        ways.append(f"plugin: {found.instead[0]}{more}, which fits {version}")
+    return ", or ".join(ways) or f"another plugin: kit plugins --for {version}"
 
 
 def kernel(name: str, facts: HostFacts, version: str) -> Check:

@@ -50,6 +50,7 @@ class Params:
         plugin: The network plugin's name in the catalogue.
         plugin_manifest: An address or an absolute file applied instead; empty for the usual one.
         plugin_source: A base address or an absolute directory that holds `<plugin>.yaml`; or empty.
+        allow_unsupported: Whether a plugin that does not fit the version is applied all the same.
         pod_cidr: The pod CIDR where the file states one; see `effective_pod_cidr`.
         service_cidr: The Service CIDR.
         control_plane_endpoint: `host:port` of the API where there are several control planes; or
@@ -74,6 +75,7 @@ class Params:
     plugin: str
     plugin_manifest: str
     plugin_source: str
+    allow_unsupported: bool
     pod_cidr: IPv4Network | None
     service_cidr: IPv4Network
     control_plane_endpoint: str
@@ -118,7 +120,9 @@ class Params:
             return (f"{self.plugin_source.rstrip('/')}/{self.plugin}.yaml",)
         if self.packages.source == "directory" and self.packages.directory:
             return (str(self.packages.directory / f"{self.plugin}.yaml"),)
-        return plugins.get(self.plugin).manifest_addresses(self.kubernetes_version)
+        return plugins.get(self.plugin).manifest_addresses(
+            self.kubernetes_version, nearest=self.allow_unsupported
+        )
 
     def masked(self) -> dict[str, Any]:
         """Return the parameters as plain values for the record; anything secret would be masked.
@@ -132,6 +136,7 @@ class Params:
             "plugin": self.plugin,
             "plugin_manifest": self.plugin_manifest,
             "plugin_source": self.plugin_source,
+            "allow_unsupported": self.allow_unsupported,
             "pod_cidr": str(self.effective_pod_cidr),
             "service_cidr": str(self.service_cidr),
             "control_plane_endpoint": self.control_plane_endpoint,
@@ -272,6 +277,7 @@ def _params(sheet: Sheet, source: Path) -> Params:
         plugin=sheet.plugin,
         plugin_manifest=_place(sheet.plugin_manifest, here),
         plugin_source=_place(sheet.plugin_source, here),
+        allow_unsupported=sheet.allow_unsupported,
         pod_cidr=IPv4Network(sheet.pod_cidr) if sheet.pod_cidr else None,
         service_cidr=IPv4Network(sheet.service_cidr),
         control_plane_endpoint=sheet.control_plane_endpoint,

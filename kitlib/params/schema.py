@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from kitlib.params.software import PackagesEntry, Proxy, Swap
 
@@ -280,6 +280,8 @@ class Sheet(_Part):
     """One address or file that is applied instead of the catalogue's."""
     plugin_source: StrictStr = ""
     """Base address or directory that holds <plugin>.yaml."""
+    allow_unsupported: StrictBool = False
+    """Build although the plugin does not fit the Kubernetes version."""
     pod_cidr: Annotated[StrictStr, AfterValidator(lambda text: _cidr(text) if text else text)] = ""
     """The pod CIDR; empty is what the plugin's manifest expects."""
     service_cidr: Annotated[StrictStr, AfterValidator(_cidr)] = "10.96.0.0/12"
@@ -318,6 +320,7 @@ _RULES = {
     "int_from_float": "a whole number",
     "float_type": "a number, not quoted",
     "model_type": "a mapping (key: value)",
+    "bool_type": "true or false, not quoted",
     "dict_type": "a mapping (key: value)",
     "tuple_type": "a list",
     "string_too_short": "not empty",

@@ -52,6 +52,11 @@ class Supported(Entry):
         """Return whether a Kubernetes version lies in the range."""
         return minor(self.min) <= minor(version) <= minor(self.max)
 
+    def distance(self, version: str) -> int:
+        """Return how many minor versions a Kubernetes version lies outside of the range."""
+        asked = minor(version)[1]
+        return max(minor(self.min)[1] - asked, asked - minor(self.max)[1], 0)
+
     def broken_on(self, version: str) -> tuple[Break, ...]:
         """Return what no longer works on a Kubernetes version."""
         return tuple(each for each in self.breaks if minor(each.since) <= minor(version))

@@ -208,6 +208,8 @@ class Plugin(_Entry):
     """What it is, in one or two sentences."""
     datapath: StrictStr
     """How a packet gets from pod to pod on another node."""
+    encapsulation: StrictStr = ""
+    """What packets between nodes are wrapped in, in a word or two such as VXLAN; empty: nothing."""
     layer: StrictStr
     """The OSI layers that it works on."""
     overhead_bytes: Annotated[StrictInt, Field(ge=0)]
@@ -269,11 +271,15 @@ class Plugin(_Entry):
         source = self.manifest or self.chart
         return source.versions if source else ()
 
-    def release_for(self, kubernetes_version: str) -> Release | None:
+    def release_for(self, kubernetes_version: str, *, nearest: bool = False) -> Release | None:
         """Return the newest release that fits a Kubernetes version, or None.
 
         A Kubernetes newer than every range gets the newest release of a maintained plugin: the
         ranges end where knowledge ended when the entry was written, and upstream goes on.
+
+        Args:
+            kubernetes_version: The version.
+            nearest: Return the release whose range is nearest where none fits.
         """
         if not self.releases:
             return None
@@ -281,13 +287,19 @@ class Plugin(_Entry):
         beyond = minor(kubernetes_version) > minor(newest.kubernetes.max)
         if beyond and self.status.state == "maintained":
             return newest
+        fitting = (each for each in self.releases if each.kubernetes.covers(kubernetes_version))
         return next(
-            (each for each in self.releases if each.kubernetes.covers(kubernetes_version)), None
+            fitting,
+            min(self.releases, key=lambda each: each.kubernetes.distance(kubernetes_version))
+            if nearest
+            else None,
         )
 
-    def manifest_addresses(self, kubernetes_version: str) -> tuple[str, ...]:
+    def manifest_addresses(
+        self, kubernetes_version: str, *, nearest: bool = False
+    ) -> tuple[str, ...]:
         """Return the addresses of the release for a Kubernetes version; empty when none fits."""
-        fitting = self.release_for(kubernetes_version)
+        fitting = self.release_for(kubernetes_version, nearest=nearest)
         if self.manifest is None or fitting is None:
             return ()
         where = fitting.addresses or self.manifest.addresses
