@@ -62,11 +62,19 @@ class RunHost:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a run's numbers come from; every figure carries it in words."""
+    """Where a run's numbers come from; every figure carries it in words.
+
+    Attributes:
+        kind: `lab` or `hosts`; empty where it was not recorded.
+        time_factor: What a lab's emulated delays are multiplied by.
+        emulated: What a lab emulates, in words.
+        stands_in: What stands in for what in the pods' datapath of a lab; empty for nothing.
+    """
 
     kind: str = ""
     time_factor: float | None = None
     emulated: str = ""
+    stands_in: str = ""
 
     @property
     def is_lab(self) -> bool:
@@ -78,7 +86,9 @@ class Provenance:
         if self.is_lab:
             what = self.emulated or "Kubernetes API, kubeadm, kubelet and package times"
             factor = f" (time factor {self.time_factor:g})" if self.time_factor else ""
-            return f"Lab: real packets through kernel namespaces; {what} emulated{factor}"
+            datapath = f"; {self.stands_in}" if self.stands_in else ""
+            packets = "Lab: real packets through kernel namespaces"
+            return f"{packets}{datapath}; {what} emulated{factor}"
         return "Measured on real hosts" if self.kind == "hosts" else "Provenance not recorded"
 
 
@@ -157,6 +167,7 @@ class Run:
             kind=str(stated.get("kind") or ""),
             time_factor=None if factor is None or math.isnan(factor) else float(factor),
             emulated=str(stated.get("emulated") or ""),
+            stands_in=str(stated.get("stands_in") or ""),
         )
 
     def watch(self, what: str) -> tuple[WatchLine, ...]:

@@ -59,6 +59,8 @@ NO_CLUSTER = "NoCluster"
 """The reason of an ApiError where no control plane was ever made: waiting does not help."""
 JOINABLE = timedelta(hours=12)
 """A run begun by hand is continued by the next notebook for that long."""
+_BEFORE_THE_PLUGIN = STAGE_NAMES[: position("network")]
+"""In these stages, what a host says of its datapath is of the plugin that was there before."""
 
 
 def find_params(path: str | Path) -> Path:
@@ -173,7 +175,7 @@ class Session:
         self._kube: Kube | None = None
         self._kube_lock = threading.Lock()
         self._facts: dict[str, HostFacts] = {}
-        self._provenance_known = False
+        self._provenance: Mapping[str, object] = {}
         self._mask_password()
         self._durable = Durable(
             self._ssh,
@@ -495,12 +497,22 @@ class Session:
         return told
 
     def _note_provenance(self, facts: Mapping[str, HostFacts]) -> None:
-        """Write into run.json where the numbers come from: the hosts themselves say it."""
-        if self._provenance_known or not facts:
+        """Write into run.json where the numbers come from: the hosts themselves say it.
+
+        What stands in for what is known when the plugin runs. What one that is replaced said goes
+        with it; what was said of the one that was measured stays when it is removed afterwards.
+        """
+        if not facts:
             return
-        self._provenance_known = True
-        if not self.journal.record().get("provenance"):
-            self.journal.update(provenance=_provenance(next(iter(facts.values())).host.lab))
+        known = self._provenance or self.journal.record().get("provenance") or {}
+        said = known or _provenance(next(iter(facts.values())).host.lab)
+        stands_in = "; ".join(sorted({here.host.stands_in for here in facts.values()} - {""}))
+        if stands_in or self.journal.stage in _BEFORE_THE_PLUGIN:
+            said = {key: value for key, value in said.items() if key != "stands_in"}
+            said |= {"stands_in": stands_in} if stands_in else {}
+        self._provenance = said
+        if said != known:
+            self.journal.update(provenance=said)
 
     def _note_access(self, way: str, why: str) -> None:
         self.journal.update(api_access={"way": way, "why": why})

@@ -57,6 +57,13 @@ def test_a_run_is_read_from_its_journal_alone(tmp_path: Path) -> None:
     assert str(run.provenance) == "Provenance not recorded"
 
 
+def test_the_caption_says_what_stands_in_for_what(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.meta["provenance"] = {**maker.meta["provenance"], "stands_in": "VXLAN stands in for x"}
+    caption = str(load_run(maker.write()).provenance)
+    assert caption.startswith("Lab: real packets through kernel namespaces; VXLAN stands in for x;")
+
+
 def test_stages(tmp_path: Path) -> None:
     table = frames.stages(load_run(whole_run(tmp_path)))
     assert tuple(table.columns) == frames.STAGE_COLUMNS

@@ -74,6 +74,11 @@ class HostIdentity:
     disk_size: int | None
 
     @property
+    def stands_in(self) -> str:
+        """What stands in for what in the pods' datapath; empty where nothing does."""
+        return _release(tuple(self.lab.splitlines())).get("DATAPATH", "")
+
+    @property
     def packager(self) -> str:
         """What installs packages there: `apt`, `dnf`, or empty for neither."""
         kin = {self.os_id, *self.os_like}

@@ -17,7 +17,7 @@ from typing import Any
 from kitlib.errors import CommandError
 from kitlib.lab import faults as lab_faults
 from kitlib.lab import hostclock
-from kitlib.lab.hostroot import COMMAND_DIRS, LAB_DIR
+from kitlib.lab.hostroot import COMMAND_DIRS, LAB_DIR, state_datapath
 from kitlib.model import CommandResult
 
 __all__ = ["Host"]
@@ -172,6 +172,10 @@ class Host:
         """Take a command off the host's PATH."""
         for directory in COMMAND_DIRS:
             Path(directory, name).unlink(missing_ok=True)
+
+    def stands_in(self, text: str) -> None:
+        """Say on the host what stands in for what in the pods' datapath; empty: nothing does."""
+        state_datapath(Path("/etc/lab-release"), text)
 
     async def apply_fault(self, name: str) -> None:
         """Switch a fault on; nothing happens when it is on already."""

@@ -149,6 +149,13 @@ class LabHost(Protocol):
         """Take a command off the host's PATH; nothing happens when it is not there."""
         ...
 
+    def stands_in(self, text: str) -> None:
+        """Say on the host what stands in for what in the pods' datapath; empty: nothing does.
+
+        It is the line DATAPATH of /etc/lab-release, from where it gets into every caption.
+        """
+        ...
+
     async def heal(self, name: str) -> None:
         """Switch a fault of this host off, undoing what it did; an emulated remedy calls this.
 

@@ -180,6 +180,20 @@ def _system(root: Path) -> None:
     layers.rmdir()
 
 
+def state_datapath(release: Path, text: str) -> None:
+    """Write the line DATAPATH of a host's lab-release anew; an empty text takes it out."""
+    kept = [
+        line
+        for line in release.read_text().splitlines(keepends=True)
+        if not line.startswith("DATAPATH=")
+    ]
+    if text:
+        kept.append(f'DATAPATH="{text}"\n')
+    unfinished = release.with_suffix(".new")
+    unfinished.write_text("".join(kept))
+    unfinished.replace(release)
+
+
 def _show(path: Path, root: Path) -> None:
     """Show a directory of the machine at its own path, unless a directory above is shown."""
     if Path("/usr") in (path, *path.parents):

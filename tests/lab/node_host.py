@@ -39,12 +39,16 @@ class FakeHost:
         self.faults: set[str] = set()
         self.commands: set[str] = set()
         self.slept = 0.0
+        self.datapath = ""
         self._journal: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def sleep(self, recorded_seconds: float) -> None:
         self.slept += recorded_seconds
         await asyncio.sleep(recorded_seconds * self.time_factor)
+
+    def stands_in(self, text: str) -> None:
+        self.datapath = text
 
     async def heal(self, name: str) -> None:
         self.faults.discard(name)

@@ -6,7 +6,6 @@ routes, neighbour and forwarding entries for every other node. What it made stay
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,18 +13,15 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from kitlib.lab.node import datapath
+from kitlib.lab.node import agent, datapath
 from kitlib.lab.node.images import Program, register
 from kitlib.lab.node.klog import klog
-from kitlib.lab.node.kubelet_client import ApiClient, Informer, Obj
-from kitlib.lab.node.kubelet_events import now
+from kitlib.lab.node.kubelet_client import Obj
 
-__all__ = ["NetConf", "flanneld", "net_conf", "network_up", "peers", "subnet_file"]
+__all__ = ["NetConf", "flanneld", "net_conf", "peers", "subnet_file"]
 
 _PREFIX = "flannel.alpha.coreos.com"
 _SUBNET_ENV = Path("/run/flannel/subnet.env")
-_BRIDGE_NF = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-_UNDERLAY = "eth0"
 
 
 class _Fatal(Exception):
@@ -96,27 +92,11 @@ def peers(nodes: Iterable[Obj], own: str, backend: str) -> dict[str, datapath.Vx
     return found
 
 
-def network_up(reason: str, message: str) -> Obj:
-    """Return the patch with which a plugin says that the node's network is there."""
-    condition = {
-        "type": "NetworkUnavailable",
-        "status": "False",
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": now(),
-        "lastHeartbeatTime": now(),
-    }
-    return {"status": {"conditions": [condition]}}
-
-
 @register("flannel-cni")
 async def install_binary(program: Program) -> int:
     """Copy the CNI plugin's binary to the host."""
     del program
-    path = Path("/opt/cni/bin/flannel")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n# flannel's CNI plugin: emulated by the lab's kubelet\n")
-    path.chmod(0o755)
+    agent.install(["flannel"], "flannel")
     return 0
 
 
@@ -146,8 +126,9 @@ async def flanneld(program: Program) -> int:
     host = program.host
     node_path = f"/api/v1/nodes/{host.name}"
     program.log(klog("I", 1, "main.go:204", "CLI flags config: {kubeSubnetMgr:true ipMasq:true}"))
-    if "br-netfilter-missing" in host.faults or not _BRIDGE_NF.exists():
-        raise _Fatal(f"Failed to check br_netfilter: stat {_BRIDGE_NF}: no such file or directory")
+    if "br-netfilter-missing" in host.faults or not agent.BRIDGE_NF.exists():
+        missing = f"stat {agent.BRIDGE_NF}: no such file or directory"
+        raise _Fatal(f"Failed to check br_netfilter: {missing}")
     try:
         conf = net_conf(await program.volume_file("/etc/kube-flannel/net-conf.json"))
     except (ValueError, KeyError, OSError) as wrong:
@@ -172,7 +153,7 @@ async def flanneld(program: Program) -> int:
     await client.patch(f"{node_path}/status", {"metadata": {"annotations": notes}}, "strategic")
     await client.patch(
         f"{node_path}/status",
-        network_up("FlannelIsUp", "Flannel is running on this node"),
+        agent.network_up("FlannelIsUp", "Flannel is running on this node"),
         "strategic",
     )
     await host.run("nft", "-f", "-", input=datapath.masquerade("flannel-ipv4", conf.network))
@@ -180,7 +161,14 @@ async def flanneld(program: Program) -> int:
     _SUBNET_ENV.write_text(subnet_file(conf, pod_cidr))
     program.log(klog("I", 1, "main.go:427", f"Wrote subnet file to {_SUBNET_ENV}"))
     program.log(klog("I", 1, "main.go:431", "Running backend."))
-    await _follow(program, client, conf)
+    await agent.keep(
+        program,
+        client,
+        ["/api/v1/nodes"],
+        lambda nodes: peers(nodes, host.name, conf.backend),
+        learn=lambda peer: _learn(conf, peer),
+        forget=lambda peer: _forget(conf, peer),
+    )
     return 0
 
 
@@ -206,7 +194,7 @@ async def _device(program: Program, conf: NetConf, pod_cidr: IPv4Network) -> str
         conf.device,
         vni=conf.vni,
         local=program.host.address,
-        underlay=_UNDERLAY,
+        underlay=agent.UNDERLAY,
         port=conf.port,
         mtu=conf.mtu,
         address=str(pod_cidr.network_address),
@@ -215,42 +203,13 @@ async def _device(program: Program, conf: NetConf, pod_cidr: IPv4Network) -> str
     return (Path("/sys/class/net") / conf.device / "address").read_text().strip()
 
 
-async def _follow(program: Program, client: ApiClient, conf: NetConf) -> None:
-    """Keep the host's routes like the other nodes' announcements."""
-    changed = asyncio.Event()
-    informer = Informer(client, "/api/v1/nodes", changed.set)
-    watch = asyncio.create_task(informer.run())
-    known: dict[str, datapath.VxlanPeer] = {}
-    try:
-        await informer.synced.wait()
-        while True:
-            changed.clear()
-            wanted = peers(informer.objects.values(), program.host.name, conf.backend)
-            script = ""
-            for name, peer in known.items():
-                if wanted.get(name) != peer:
-                    script += _forget(conf, peer)
-            for name, peer in wanted.items():
-                if known.get(name) != peer:
-                    script += _learn(conf, peer)
-            if script:
-                result = await program.host.run("sh", "-e", check=False, input=script)
-                if not result.ok:
-                    program.log(klog("E", 1, "vxlan_network.go:141", result.tail(1)))
-            known = wanted
-            await changed.wait()
-    finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
-
-
 def _learn(conf: NetConf, peer: datapath.VxlanPeer) -> str:
     if conf.backend == "vxlan":
         return datapath.vxlan_peer(conf.device, peer)
-    return datapath.route_via(peer.cidr, peer.underlay, _UNDERLAY, "boot")
+    return datapath.route_via(peer.cidr, peer.underlay, agent.UNDERLAY, "boot")
 
 
 def _forget(conf: NetConf, peer: datapath.VxlanPeer) -> str:
     if conf.backend == "vxlan":
         return datapath.vxlan_forget(conf.device, peer)
-    return datapath.forget_route(peer.cidr, peer.underlay, _UNDERLAY)
+    return datapath.forget_route(peer.cidr, peer.underlay, agent.UNDERLAY)

@@ -6,23 +6,19 @@ plain host routes. What they made stays when they end.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
-from kitlib.lab.node import cni, datapath
-from kitlib.lab.node.agents_flannel import network_up
+from kitlib.lab.node import agent, cni, datapath
 from kitlib.lab.node.images import Program, register
 from kitlib.lab.node.klog import klog
-from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, Informer, Obj
+from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, Obj
 
 __all__ = ["block_order", "block_routes", "pod_cidr_routes", "with_subnet"]
 
-_CNI_DIR = Path("/etc/cni/net.d")
-_UNDERLAY = "eth0"
 _BLOCKS = "/apis/crd.projectcalico.org/v1/ipamblocks"
 _BLOCK_PREFIX = 26
 
@@ -35,14 +31,14 @@ def pod_cidr_routes(nodes: Iterable[Obj], own: str) -> Routes:
     found: Routes = {}
     for node in nodes:
         name, cidr = node["metadata"]["name"], node["spec"].get("podCIDR")
-        if name != own and cidr and (address := _internal(node)):
+        if name != own and cidr and (address := agent.internal_address(node)):
             found[name] = (IPv4Network(cidr), address)
     return found
 
 
 def block_routes(blocks: Iterable[Obj], nodes: Iterable[Obj], own: str) -> Routes:
     """Return the address blocks of the other nodes that still exist."""
-    addresses = {node["metadata"]["name"]: _internal(node) for node in nodes}
+    addresses = {node["metadata"]["name"]: agent.internal_address(node) for node in nodes}
     found: Routes = {}
     for block in blocks:
         name = block["spec"]["affinity"].removeprefix("host:")
@@ -85,8 +81,9 @@ async def kube_router(program: Program) -> int:
             f"{host.name}"
         )
         return 1
-    mtu = int(Path(f"/sys/class/net/{_UNDERLAY}/mtu").read_text())
-    conf = Path(program.env.get("KUBE_ROUTER_CNI_CONF_FILE", _CNI_DIR / "10-kuberouter.conflist"))
+    mtu = int(Path(f"/sys/class/net/{agent.UNDERLAY}/mtu").read_text())
+    named = program.env.get("KUBE_ROUTER_CNI_CONF_FILE")
+    conf = Path(named or agent.CNI_DIR / "10-kuberouter.conflist")
     if conf.exists():
         conf.write_text(with_subnet(conf.read_text(), cidr, mtu))
     network = IPv4Network(cidr)
@@ -100,21 +97,19 @@ async def kube_router(program: Program) -> int:
             f"Setting MTU of kube-bridge interface to: {mtu}",
         )
     )
-    changed = asyncio.Event()
-    nodes = Informer(client, "/api/v1/nodes", changed.set)
     await _follow(
-        program, [nodes], changed, lambda: pod_cidr_routes(nodes.objects.values(), host.name), "17"
+        program, client, ["/api/v1/nodes"], lambda nodes: pod_cidr_routes(nodes, host.name), "17"
     )
     return 0
 
 
 async def _kube_router_install(program: Program) -> int:
-    target = _CNI_DIR / "10-kuberouter.conflist"
+    target = agent.CNI_DIR / "10-kuberouter.conflist"
     program.log(f"+ [ ! -f {target} ]")
     if target.exists():
         return 0
-    _CNI_DIR.mkdir(parents=True, exist_ok=True)
-    for old in _CNI_DIR.glob("*.conf"):
+    agent.CNI_DIR.mkdir(parents=True, exist_ok=True)
+    for old in agent.CNI_DIR.glob("*.conf"):
         program.log(f"+ rm -f {old}")
         old.unlink()
     try:
@@ -122,7 +117,7 @@ async def _kube_router_install(program: Program) -> int:
     except FileNotFoundError:
         program.log("cp: can't stat '/etc/kube-router/cni-conf.json': No such file or directory")
         return 1
-    program.log(f"+ mv {_CNI_DIR}/.tmp-kuberouter-cfg {target}")
+    program.log(f"+ mv {agent.CNI_DIR}/.tmp-kuberouter-cfg {target}")
     target.write_text(text)
     return 0
 
@@ -130,21 +125,17 @@ async def _kube_router_install(program: Program) -> int:
 @register("calico-cni")
 async def calico_install(program: Program) -> int:
     """Install calico's CNI binaries and configuration."""
-    for name in ("calico", "calico-ipam"):
-        path = Path("/opt/cni/bin") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("#!/bin/sh\n# calico's CNI plugin: emulated by the lab's kubelet\n")
-        path.chmod(0o755)
+    agent.install(["calico", "calico-ipam"], "calico")
     text = program.env.get("CNI_NETWORK_CONFIG", "")
     if not text:
         return 0
     text = text.replace("__KUBERNETES_NODE_NAME__", program.host.name)
     text = text.replace("__CNI_MTU__", program.env.get("CNI_MTU") or "1500")
-    text = text.replace("__KUBECONFIG_FILEPATH__", str(_CNI_DIR / "calico-kubeconfig"))
-    _CNI_DIR.mkdir(parents=True, exist_ok=True)
+    text = text.replace("__KUBECONFIG_FILEPATH__", str(agent.CNI_DIR / "calico-kubeconfig"))
+    agent.CNI_DIR.mkdir(parents=True, exist_ok=True)
     name = program.env.get("CNI_CONF_NAME", "10-calico.conflist")
-    (_CNI_DIR / "calico-kubeconfig").write_text("# Kubeconfig file for Calico CNI plugin.\n")
-    (_CNI_DIR / name).write_text(text)
+    (agent.CNI_DIR / "calico-kubeconfig").write_text("# Kubeconfig file for Calico CNI plugin.\n")
+    (agent.CNI_DIR / name).write_text(text)
     program.log(f"Wrote Calico CNI binaries and {name}")
     return 0
 
@@ -167,17 +158,14 @@ async def calico_node(program: Program) -> int:
     nodename.parent.mkdir(parents=True, exist_ok=True)
     Path(cni.CALICO_BLOCK).write_text(f"{block}\n")
     nodename.write_text(host.name)
-    up = network_up("CalicoIsUp", "Calico is running on this node")
+    up = agent.network_up("CalicoIsUp", "Calico is running on this node")
     await client.patch(path, up, "strategic")
     program.log(f"Calico node started successfully; block {block} of pool {pool}")
-    changed = asyncio.Event()
-    nodes = Informer(client, "/api/v1/nodes", changed.set)
-    blocks = Informer(client, _BLOCKS, changed.set)
     await _follow(
         program,
-        [nodes, blocks],
-        changed,
-        lambda: block_routes(blocks.objects.values(), nodes.objects.values(), host.name),
+        client,
+        ["/api/v1/nodes", _BLOCKS],
+        lambda nodes, blocks: block_routes(blocks, nodes, host.name),
         "12",
     )
     return 0
@@ -213,44 +201,17 @@ async def _claim_block(client: ApiClient, node: str, pool: IPv4Network) -> IPv4N
 
 async def _follow(
     program: Program,
-    informers: list[Informer],
-    changed: asyncio.Event,
-    routes: Callable[[], Routes],
+    client: ApiClient,
+    paths: list[str],
+    routes: Callable[..., Routes],
     protocol: str,
 ) -> None:
-    """Keep the host's routes like `routes` says, whenever one of the informers has news."""
-    watches = [asyncio.create_task(item.run()) for item in informers]
-    known: Routes = {}
-    try:
-        for item in informers:
-            await item.synced.wait()
-        while True:
-            changed.clear()
-            wanted = routes()
-            script = "".join(
-                datapath.forget_route(cidr, via, _UNDERLAY)
-                for name, (cidr, via) in known.items()
-                if wanted.get(name) != (cidr, via)
-            )
-            script += "".join(
-                datapath.route_via(cidr, via, _UNDERLAY, protocol)
-                for name, (cidr, via) in wanted.items()
-                if known.get(name) != (cidr, via)
-            )
-            if script:
-                result = await program.host.run("sh", "-e", check=False, input=script)
-                if not result.ok:
-                    program.log(klog("E", 1, "routes.go:1", result.tail(1)))
-            known = wanted
-            await changed.wait()
-    finally:
-        for watch in watches:
-            watch.cancel()
-        await asyncio.gather(*watches, return_exceptions=True)
-
-
-def _internal(node: Obj) -> str:
-    for item in (node.get("status") or {}).get("addresses") or []:
-        if item["type"] == "InternalIP":
-            return str(item["address"])
-    return ""
+    """Keep the host's routes like `routes` says of these collections."""
+    await agent.keep(
+        program,
+        client,
+        paths,
+        routes,
+        learn=lambda to: datapath.route_via(*to, agent.UNDERLAY, protocol),
+        forget=lambda to: datapath.forget_route(*to, agent.UNDERLAY),
+    )

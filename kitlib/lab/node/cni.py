@@ -18,6 +18,7 @@ from typing import Any
 
 from kitlib.lab.hostapi import LabHost
 from kitlib.lab.node import datapath
+from kitlib.lab.node.wiring import AGENTS, Wiring
 
 __all__ = [
     "CALICO_BLOCK",
@@ -157,10 +158,11 @@ async def wire(
         CniError: The plugin could not do it; the text names the plugin.
     """
     kind = config.kind
-    if kind not in _PLUGINS or not (root / "opt/cni/bin" / kind).exists():
+    wired_by = _PLUGINS.get(kind) or (_by_agent if kind in AGENTS else None)
+    if wired_by is None or not (root / "opt/cni/bin" / kind).exists():
         raise CniError(f'failed to find plugin "{kind}" in path [/opt/cni/bin]')
     try:
-        return await _PLUGINS[kind](host, config, netns, owner, pod, root)
+        return await wired_by(host, config, netns, owner, pod, root)
     except CniError as failed:
         raise CniError(f'plugin type="{kind}" failed (add): {failed}') from None
 
@@ -245,6 +247,41 @@ async def _calico(
     digest = hashlib.sha1(pod.replace("/", ".").encode(), usedforsecurity=False).hexdigest()
     mtu = int(config.plugins[0].get("mtu") or 1500)
     script = datapath.routed_attach(netns, f"cali{digest[:11]}", str(address), mtu)
+    result = await host.run("sh", "-e", check=False, input=script)
+    if not result.ok:
+        (directory / str(address)).unlink(missing_ok=True)
+        raise CniError(result.tail(1))
+    return Wire(str(address), directory)
+
+
+async def _by_agent(
+    host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path
+) -> Wire:
+    """Wire a pod as the plugin's agent on this node says."""
+    del pod
+    agent = AGENTS[config.kind]
+    try:
+        wiring = Wiring.load(root / agent.file.lstrip("/"))
+    except OSError:
+        raise CniError(agent.silent) from None
+    directory = root / agent.addresses.lstrip("/")
+    address = HostLocal(directory, wiring.pods).reserve(owner, wiring.first)
+    veth = f"{wiring.veth}{owner[: wiring.digits]}"
+    if wiring.way == "bridge":
+        port = datapath.BridgePort(
+            bridge=wiring.device,
+            gateway=wiring.gateway,
+            address=IPv4Interface((address, wiring.gateway.network.prefixlen)),
+            veth=veth,
+            mtu=wiring.mtu,
+            hairpin=True,
+            owns_gateway=wiring.bridge_has_gateway,
+        )
+        script = datapath.bridge_attach(netns, port)
+    else:
+        script = datapath.routed_attach(
+            netns, veth, str(address), wiring.mtu, wiring.gateway, wiring.mac
+        )
     result = await host.run("sh", "-e", check=False, input=script)
     if not result.ok:
         (directory / str(address)).unlink(missing_ok=True)

@@ -27,6 +27,8 @@ __all__ = [
     "vxlan_peer",
 ]
 
+CALICO_GATEWAY = IPv4Interface("169.254.1.1/32")
+"""The gateway that every pod of Calico has; nobody has that address, the host answers for it."""
 BRIDGE_CONFLICT = 3
 """Exit status of a bridge script that found the bridge with another address."""
 
@@ -43,6 +45,7 @@ class BridgePort:
         mtu: MTU of bridge and veth; 0 leaves the kernel's 1500.
         hairpin: Whether a pod may reach itself through a Service.
         routes: More destinations that go to the gateway.
+        owns_gateway: Whether the gateway is the bridge's own address.
     """
 
     bridge: str
@@ -52,6 +55,7 @@ class BridgePort:
     mtu: int = 0
     hairpin: bool = False
     routes: tuple[IPv4Network, ...] = ()
+    owns_gateway: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def bridge_attach(netns: str, port: BridgePort) -> str:
     ]
     hairpin = f"ip link set {port.veth} type bridge_slave hairpin on\n" if port.hairpin else ""
     return (
-        bridge(port.bridge, port.gateway, port.mtu)
+        bridge(port.bridge, port.gateway if port.owns_gateway else None, port.mtu)
         + f"ip link add {port.veth}{mtu} type veth peer name eth0{mtu} netns {netns}\n"
         + f"ip link set {port.veth} master {port.bridge} up\n"
         + hairpin
@@ -114,16 +118,32 @@ def bridge_attach(netns: str, port: BridgePort) -> str:
     )
 
 
-def routed_attach(netns: str, veth: str, address: str, mtu: int) -> str:
-    """Return the script that connects a pod by a routed veth pair with proxy ARP (calico's way)."""
+def routed_attach(
+    netns: str,
+    veth: str,
+    address: str,
+    mtu: int,
+    gateway: IPv4Interface = CALICO_GATEWAY,
+    mac: str = "ee:ee:ee:ee:ee:ee",
+) -> str:
+    """Return the script that connects a pod by a routed veth pair with proxy ARP.
+
+    Args:
+        netns: The pod's namespace.
+        veth: Name of the host's end.
+        address: The pod's address.
+        mtu: MTU of both ends.
+        gateway: The pod's gateway and the prefix length of the pod's address.
+        mac: The hardware address of the host's end.
+    """
     inside = [
-        f"addr add {address}/32 dev eth0",
+        f"addr add {address}/{gateway.network.prefixlen} dev eth0",
         "link set eth0 up",
-        "route add 169.254.1.1 dev eth0 scope link",
-        "route add default via 169.254.1.1 dev eth0",
+        f"route replace {gateway.ip} dev eth0 scope link",
+        f"route add default via {gateway.ip} dev eth0",
     ]
     return (
-        f"ip link add {veth} mtu {mtu} address ee:ee:ee:ee:ee:ee type veth"
+        f"ip link add {veth} mtu {mtu} address {mac} type veth"
         f" peer name eth0 mtu {mtu} netns {netns}\n"
         f"ip link set {veth} up\n"
         f"echo 1 > /proc/sys/net/ipv4/conf/{veth}/proxy_arp\n"

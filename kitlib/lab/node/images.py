@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,13 +124,26 @@ class Program:
 
 Behaviour = Callable[[Program], Awaitable[int]]
 _BEHAVIOURS: dict[str, Behaviour] = {}
+_IMAGES: dict[str, str] = {}
+"""Last part of an image's name -> its role."""
 
 
-def register(role: str) -> Callable[[Behaviour], Behaviour]:
-    """Return a decorator that makes a function the behaviour of a role."""
+def register(
+    role: str, *, images: Sequence[str] = (), agent: bool = False
+) -> Callable[[Behaviour], Behaviour]:
+    """Return a decorator that makes a function the behaviour of a role.
+
+    Args:
+        role: The role.
+        images: The last parts of image names that have it, as `weave-kube`.
+        agent: It is a plugin's agent: the lab's fault `plugin-crashloop` ends it.
+    """
 
     def add(behaviour: Behaviour) -> Behaviour:
         _BEHAVIOURS[role] = behaviour
+        _IMAGES.update(dict.fromkeys(images, role))
+        if agent:
+            _FAULTS[role] = "plugin-crashloop"
         return behaviour
 
     return add
@@ -147,6 +160,8 @@ def role_of(image: str) -> str:
     base = repository.rsplit("/", 1)[-1]
     if "calico/" in repository:
         return {"node": "calico-node", "cni": "calico-cni"}.get(base, "pause")
+    if base in _IMAGES:
+        return _IMAGES[base]
     for part, role in _BY_NAME:
         if part in base:
             return role

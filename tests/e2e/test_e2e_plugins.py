@@ -1,0 +1,57 @@
+"""Each plugin in a lab of three hosts: built by the stages, proven by packets, without trace."""
+
+from __future__ import annotations
+
+import pytest
+from kit_help import Kit
+from lab_help import HOSTS
+
+from kitlib import plugins
+from kitlib.model import Status, Verdict
+from kitlib.runs import load_run
+
+pytestmark = [pytest.mark.lab, pytest.mark.thorough, pytest.mark.timeout(400)]
+
+KUBERNETES = {"weave": "1.36.2"}
+"""Plugin -> the newest Kubernetes that it fits and the lab has."""
+
+STATE = (
+    "ip -o link show | awk -F': ' '{print $2}' | sort; ls -A /etc/cni/net.d;"
+    " nft list tables; ip route show; ip rule show"
+)
+"""What a host shows of networks; the same before a build and after the reset."""
+
+REAL = frozenset({"calico", "flannel", "kube-router", "kubenet", "romana"})
+"""Plugins whose datapath in the lab is the real one."""
+
+
+@pytest.mark.parametrize("plugin", sorted(KUBERNETES))
+def test_a_plugin_builds_carries_packets_and_leaves_nothing(kit: Kit, plugin: str) -> None:
+    kit.clean()
+    clean = kit.everywhere(STATE)
+    wanted = {"plugin": plugin, "kubernetes_version": KUBERNETES[plugin]}
+    with kit.session(overrides=wanted) as session:
+        for stage in ("reset", "packages", "init", "network", "join", "ready"):
+            session.stage(stage)
+        verified = session.stage("verify")
+        session.finish(Verdict.PASS)
+    assert verified.verdict is Verdict.PASS
+
+    pairs = [check for check in verified.checks if check.id == "reachability.pair"]
+    assert len(pairs) == len(HOSTS) * (len(HOSTS) - 1)
+    counters = [check for check in verified.checks if check.id == "reachability.device"]
+    assert {check.target for check in counters} == set(HOSTS)
+    assert all(check.status is Status.PASS for check in (*pairs, *counters))
+    provenance = load_run(session.journal.path).provenance
+    assert bool(provenance.stands_in) == (plugin not in REAL)
+    assert provenance.stands_in in str(provenance)
+
+    with kit.session(overrides=wanted, rebuild=True) as session:
+        session.stage("reset")
+        session.finish(Verdict.PASS)
+    assert kit.everywhere(STATE) == clean
+    entry = plugins.get(plugin)
+    paths = [path for path in entry.leftovers.paths if not path.startswith("/opt/cni/bin")]
+    for host in HOSTS:
+        assert not kit.on(host, f"ls -d {' '.join(paths)} 2>/dev/null || true")
+        assert "DATAPATH" not in kit.on(host, "cat /etc/lab-release")
