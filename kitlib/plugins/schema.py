@@ -109,6 +109,8 @@ class PodDevice(_Entry):
     """bridge: pods' veth ends hang on it. veth: each pod has its own."""
     name: StrictStr
     """The bridge's name, or the prefix of the veth names as `cali*`."""
+    host_routes: StrictStr = ""
+    """The device that the host's own routes to its pods lead through, where it is another one."""
 
 
 class Interfaces(_Entry):
@@ -315,4 +317,5 @@ class Plugin(_Entry):
 
     def is_pod_device(self, name: str) -> bool:
         """Return whether a device of that name is the pod-facing one (or one of them)."""
-        return matches(name, (self.interfaces.pod.name,))
+        pod = self.interfaces.pod
+        return matches(name, filter(None, (pod.name, pod.host_routes)))

@@ -217,8 +217,8 @@ def _stated_pod_cidr(plugin: Plugin, objects: list[Obj]) -> str:
         if (item["kind"], meta["name"]) != (place.kind, place.name):
             continue
         if place.key:
-            stated = json.loads(item.get("data", {}).get(place.key, "{}")).get(place.path, "")
-            return str(stated)
+            value = item.get("data", {}).get(place.key, "")
+            return str(json.loads(value or "{}").get(place.path, "") if place.path else value)
         for container in item["spec"]["template"]["spec"]["containers"]:
             for variable in container.get("env") or []:
                 if variable["name"] == place.env:

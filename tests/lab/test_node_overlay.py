@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from kitlib.lab.hostroot import state_datapath
-from kitlib.lab.node import agents_weave, cni, images, overlay, ranges, wiring
+from kitlib.lab.node import (
+    agents_cilium,
+    agents_weave,
+    cni,
+    images,
+    leader,
+    overlay,
+    ranges,
+    wiring,
+)
 from kitlib.lab.node.kubelet_client import ApiRefused
 
 POOL = IPv4Network("10.32.0.0/12")
@@ -101,6 +110,54 @@ def test_nodes_that_claim_at_once_get_different_shares(register: ranges.Register
     assert api.refused, "nobody was in the way of another: nothing was tried"
     assert sorted(shares) == list(POOL.subnets(new_prefix=20))[: len(names)]
     assert asyncio.run(all_at_once()) == shares
+
+
+def test_one_replica_leads_and_the_next_one_takes_over() -> None:
+    api: Any = _Api()
+    led: list[str] = []
+
+    async def lead(name: str) -> None:
+        async with leader.leading(api, "kube-system", "lock", name):
+            led.append(f"{name} starts")
+            await asyncio.sleep(0.05)
+            led.append(f"{name} ends")
+
+    async def both() -> None:
+        await asyncio.gather(lead("a"), lead("b"))
+
+    asyncio.run(both())
+    first, second = led[0][0], led[2][0]
+    assert {first, second} == {"a", "b"}
+    assert led == [f"{first} starts", f"{first} ends", f"{second} starts", f"{second} ends"]
+    assert api.stored["spec"]["holderIdentity"] == ""
+
+
+def _cilium_node(name: str, part: str, age: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "creationTimestamp": age},
+        "spec": {
+            "addresses": [{"ip": f"10.77.0.{name[-1]}", "type": "InternalIP"}],
+            "ipam": {"podCIDRs": [part] if part else []},
+        },
+    }
+
+
+def test_ciliums_operator_serves_the_oldest_node_first() -> None:
+    nodes = [
+        _cilium_node("worker-2", "", "2026-01-01T00:00:02Z"),
+        _cilium_node("worker-1", "", "2026-01-01T00:00:01Z"),
+        _cilium_node("plane-3", "10.244.0.0/24", "2026-01-01T00:00:00Z"),
+    ]
+    held = agents_cilium.nodes_ranges(nodes)
+    assert list(held) == ["plane-3", "worker-1", "worker-2"]
+    new = ranges.share_out(held, IPv4Network("10.244.0.0/16"), 24)
+    assert {name: str(part) for name, part in new.items()} == {
+        "worker-1": "10.244.1.0/24",
+        "worker-2": "10.244.2.0/24",
+    }
+    assert agents_cilium.peers(nodes, "worker-1") == {
+        "plane-3": overlay.Far("10.77.0.3", IPv4Network("10.244.0.0/24"))
+    }
 
 
 def test_a_pod_is_wired_as_the_agent_says(tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ import yaml
 
 from kitlib.lab.api import pki
 from kitlib.lab.hostapi import LabHost
-from kitlib.lab.node import agents_flannel, agents_routed, agents_weave, dns, kubeproxy, web
+from kitlib.lab.node import (
+    agents_cilium,
+    agents_flannel,
+    agents_routed,
+    agents_weave,
+    dns,
+    kubeproxy,
+    web,
+)
 from kitlib.lab.node.klog import klog
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, ApiUnreachable, Informer, Obj
 from kitlib.lab.node.kubelet_events import Recorder
@@ -38,7 +46,7 @@ CLIENT_CERT = Path("/var/lib/kubelet/pki/kubelet-client-current.pem")
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 _CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
-BEHAVIOURS = (agents_flannel, agents_routed, agents_weave, dns, kubeproxy, web)
+BEHAVIOURS = (agents_cilium, agents_flannel, agents_routed, agents_weave, dns, kubeproxy, web)
 """Modules whose import registers what images do."""
 
 

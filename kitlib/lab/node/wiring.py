@@ -80,6 +80,12 @@ class Agent:
 
 
 AGENTS = {
+    "cilium-cni": Agent(
+        "/var/run/cilium/lab-wiring.json",
+        "unable to connect to Cilium agent: failed to create cilium agent client after 30.000000 "
+        'seconds timeout: Get "http://localhost/v1/config": dial unix /var/run/cilium/cilium.sock:'
+        " connect: no such file or directory",
+    ),
     "weave-net": Agent(
         "/var/lib/weave/lab-wiring.json",
         'unable to allocate IP address: Post "http://127.0.0.1:6784/ip": dial tcp '
