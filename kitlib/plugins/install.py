@@ -36,6 +36,9 @@ class Place(Entry):
     """For any object: the field itself, dotted (`spec.calicoNetwork.ipPools.0.cidr`)."""
     placeholder: StrictStr = ""
     """Words inside string values that stand for it, as `__NETMASTER_IP__`."""
+    form: StrictStr = "{}"
+    """How it is written there: {} stands for the value, {escaped} for the value with a backslash
+    before each / (upstream's script gives it to sed), all else for itself: `romana-network={}`."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Place:
@@ -44,7 +47,21 @@ class Place(Entry):
             raise ValueError("exactly one of key, env, argument, field and placeholder")
         if not self.placeholder and not (self.kind and self.name):
             raise ValueError("kind and name of the object that states it")
+        if self.form.count("{}") + self.form.count("{escaped}") != 1:
+            raise ValueError("form: {} or {escaped}, once")
         return self
+
+    def written(self, value: str) -> str:
+        """Return a value in the form in which it stands there."""
+        return self.form.replace("{escaped}", value.replace("/", r"\/")).replace("{}", value)
+
+    def read(self, text: str) -> str:
+        """Return the value that stands there; the whole text where it has another form."""
+        before, _, after = self.form.replace("{escaped}", "{}").partition("{}")
+        if not (text.startswith(before) and text.endswith(after)):
+            return text
+        inner = text[len(before) : len(text) - len(after)]
+        return inner.replace(r"\/", "/") if "{escaped}" in self.form else inner
 
 
 class Setting(Entry):
@@ -67,7 +84,11 @@ class Parameter(Entry):
     """Every place that states it."""
     default: StrictStr = ""
     """Its value where the parameters state none; empty: it is required. {control_plane} stands for
-    the first control plane's address, {pod_cidr} and {service_cidr} for the networks."""
+    the first control plane's address, {pod_cidr} and {service_cidr} for the networks,
+    {delegate} for the plugin that is applied before it."""
+    dummy: StrictStr = ""
+    """What upstream's manifest has instead of a value, such as 10.10.10.10. Where the manifest has
+    something else, somebody has filled it in: a required one is then no longer missing."""
     secret: StrictBool = False
     """Whether it must not be shown or recorded."""
 

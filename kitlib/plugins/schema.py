@@ -120,8 +120,9 @@ class Interfaces(_Entry):
     """The pod-facing device."""
     tunnel: StrictStr = ""
     """The device that packets to other nodes leave through; empty when that is the host's own."""
-    owned: tuple[StrictStr, ...] = Field(min_length=1)
-    """Every name or prefix that, seen on a host, means that this plugin was here."""
+    owned: tuple[StrictStr, ...]
+    """Every name or prefix that, seen on a host, means that this plugin was here; none for one that
+    calls another."""
 
 
 class Port(_Entry):
@@ -173,6 +174,8 @@ class Needs(_Entry):
     """The oldest kernel, such as 5.10; empty for any that Kubernetes takes."""
     node_labels: dict[StrictStr, StrictStr] = Field(default={})
     """Labels that nodes must carry before it is applied; {node} stands for the Node's name."""
+    control_plane_labels: dict[StrictStr, StrictStr] = Field(default={})
+    """The same, for control planes alone."""
     delegate: StrictStr = ""
     """For a plugin without a datapath: the plugin of the catalogue that is applied before it."""
 
@@ -265,6 +268,12 @@ class Plugin(_Entry):
     def _installed_one_way(self) -> Plugin:
         if sum(way is not None for way in (self.manifest, self.chart, self.per_node)) != 1:
             raise ValueError("exactly one of manifest, chart and per_node")
+        return self
+
+    @model_validator(mode="after")
+    def _has_devices(self) -> Plugin:
+        if not self.interfaces.owned and not self.needs.delegate:
+            raise ValueError("interfaces.owned: at least one, or needs.delegate")
         return self
 
     @property
