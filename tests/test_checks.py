@@ -459,6 +459,34 @@ def test_workloads() -> None:
     assert missing.got == "does not exist"
 
 
+def test_workloads_of_a_part_of_the_nodes() -> None:
+    """contiv: two DaemonSets on all or on control planes, one on workers, and a ReplicaSet."""
+    contiv = get("contiv")
+    found = [
+        {
+            **daemon_set(pods, pods),
+            "kind": load.kind,
+            "metadata": {"namespace": load.namespace, "name": load.name},
+        }
+        for load, pods in zip(contiv.workloads, (3, 1, 1, 2), strict=True)
+    ]
+    assert found[1]["kind"] == "ReplicaSet"
+    found[1] |= {"spec": {"replicas": 1}, "status": {"replicas": 1, "availableReplicas": 1}}
+    assert bad(checks.workloads(found, contiv, nodes=3, planes=1)) == {}
+    missing = checks.workloads(found, contiv, nodes=4, planes=2)
+    assert {target for _, target in bad(missing)} == {
+        "daemonset/contiv-netplugin",
+        "daemonset/contiv-etcd",
+    }
+    found[3]["status"] |= dict.fromkeys(
+        ("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), 0
+    )
+    assert bad(checks.workloads(found, contiv)) == {}, "no worker has joined yet"
+    assert bad(checks.workloads(found, contiv, nodes=3, planes=1))
+    found[1]["status"] = {"replicas": 1}
+    assert bad(checks.workloads(found, contiv))
+
+
 def test_a_manifest_of_which_only_a_part_was_accepted() -> None:
     found = checks.workloads([daemon_set(3, 3, CALICO)], CALICO)
     assert set(bad(found)) == {("workloads.available", "deployment/calico-kube-controllers")}

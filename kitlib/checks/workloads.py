@@ -19,7 +19,11 @@ Key = tuple[str, str]
 
 
 def workloads(
-    objects: Iterable[Mapping[str, Any]], plugin: Plugin, *, nodes: int | None = None
+    objects: Iterable[Mapping[str, Any]],
+    plugin: Plugin,
+    *,
+    nodes: int | None = None,
+    planes: int = 0,
 ) -> list[Check]:
     """Return one check for each workload of the plugin: all of its pods are available.
 
@@ -29,28 +33,40 @@ def workloads(
         plugin: The wanted plugin.
         nodes: How many nodes there are, where a DaemonSet must have a pod on each; None to take its
             own word for it.
+        planes: How many of these are control planes, where some of its DaemonSets run on them
+            alone, or on the others alone.
     """
+    counts = {
+        "all": nodes,
+        "control_plane": planes if nodes is not None else None,
+        "workers": nodes - planes if nodes is not None else None,
+    }
     found = {
         (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]): each
         for each in objects
     }
     return [
-        _available(want, found.get((want.kind, want.namespace, want.name)), nodes)
+        _available(want, found.get((want.kind, want.namespace, want.name)), counts[want.nodes])
         for want in plugin.workloads
     ]
 
 
-def available(found: Mapping[str, Any] | None, nodes: int | None = None) -> bool:
-    """Return whether every pod of a DaemonSet or Deployment is available, in its present form.
+def available(
+    found: Mapping[str, Any] | None, nodes: int | None = None, *, may_be_none: bool = False
+) -> bool:
+    """Return whether every pod of a workload is available, in its present form.
 
     Args:
         found: The object with its `kind`; None where it does not exist.
         nodes: How many nodes a DaemonSet must have a pod on; None to take its own word for it.
+        may_be_none: Whether a DaemonSet may want no pod at all: one that runs on workers alone,
+            while there are none yet.
     """
     if found is None:
         return False
     wanted, current, at_hand, seen = _counted(found, nodes)
-    return seen and wanted > 0 and current >= wanted and at_hand >= wanted
+    some = wanted > 0 or (may_be_none and found["kind"] == "DaemonSet")
+    return seen and some and current >= wanted and at_hand >= wanted
 
 
 def _counted(found: Mapping[str, Any], nodes: int | None) -> tuple[int, int, int, bool]:
@@ -62,7 +78,9 @@ def _counted(found: Mapping[str, Any], nodes: int | None) -> tuple[int, int, int
         current = status.get("updatedNumberScheduled", 0)
         return wanted, current, status.get("numberAvailable", 0), seen
     wanted = found.get("spec", {}).get("replicas", 1)
-    return wanted, status.get("updatedReplicas", 0), status.get("availableReplicas", 0), seen
+    # A ReplicaSet has no older form of its pods.
+    current = "replicas" if found["kind"] == "ReplicaSet" else "updatedReplicas"
+    return wanted, status.get(current, 0), status.get("availableReplicas", 0), seen
 
 
 def _available(want: Workload, found: Mapping[str, Any] | None, nodes: int | None) -> Check:
@@ -74,7 +92,7 @@ def _available(want: Workload, found: Mapping[str, Any] | None, nodes: int | Non
         got = f"{at_hand} of {wanted} available" + ("" if seen else ", its change not seen yet")
         expected = f"{wanted} available"
     return Check.that(
-        available(found, nodes),
+        available(found, nodes, may_be_none=want.nodes == "workers"),
         "workloads.available",
         name,
         "every pod of it is available",

@@ -70,7 +70,7 @@ def wait_for_workloads(ctx: Context, loads: Sequence[Workload], *, seconds: floa
     while True:
         objects = _patiently(ctx, deadline, lambda kube: workload_objects(kube, loads))
         found = {(o["kind"], o["metadata"]["name"]): o for o in objects}
-        missing = [load for load in loads if not available(found.get((load.kind, load.name)))]
+        missing = [load for load in loads if not _available(load, found)]
         if not missing or deadline.left < EVERY:
             return objects
         pods = _patiently(ctx, deadline, lambda kube: plugin_pods(kube, ctx.plugin))
@@ -81,6 +81,17 @@ def wait_for_workloads(ctx: Context, loads: Sequence[Workload], *, seconds: floa
         if any(_doomed(pod) for pod in pods):
             return objects
         deadline.sleep(EVERY)
+
+
+def counted(ctx: Context, nodes: Sequence[Obj]) -> dict[str, int]:
+    """Return how many nodes there are, and how many of them are control planes."""
+    planes = {host.name for host in ctx.control_planes}
+    names = [node["metadata"]["name"] for node in nodes]
+    return {"nodes": len(names), "planes": sum(name in planes for name in names)}
+
+
+def _available(load: Workload, found: Mapping[tuple[str, str], Obj]) -> bool:
+    return available(found.get((load.kind, load.name)), may_be_none=load.nodes == "workers")
 
 
 def workload_objects(kube: Kube, loads: Sequence[Workload]) -> list[Obj]:

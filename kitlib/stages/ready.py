@@ -16,6 +16,7 @@ from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import (
     Steady,
+    counted,
     in_the_cluster,
     wait_for_nodes,
     wait_for_workloads,
@@ -55,7 +56,7 @@ class Ready(Stage):
         judged += [*checks.cni(facts, ctx.plugin), *steady.end()]
         # Judged last: a container that crashed meanwhile is counted only after its back-off.
         objects = workload_objects(ctx.kube(), ctx.plugin.workloads)
-        return [*judged, *checks.workloads(objects, ctx.plugin, nodes=len(nodes))]
+        return [*judged, *checks.workloads(objects, ctx.plugin, **counted(ctx, nodes))]
 
 
 def _note_configurations(ctx: Context, facts: Mapping[str, HostFacts]) -> None:

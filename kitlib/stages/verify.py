@@ -16,7 +16,7 @@ from kitlib.model import Check, Status
 from kitlib.probes import dns, ping
 from kitlib.stages.base import Action, Context, Plan, Stage, expect
 from kitlib.stages.network import manifest_check
-from kitlib.stages.observe import Steady, in_the_cluster, workload_objects
+from kitlib.stages.observe import Steady, counted, in_the_cluster, workload_objects
 from kitlib.stages.presence import absences
 from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
@@ -61,7 +61,7 @@ class Verify(Stage):
             manifest_check(ctx),
             *absences(ctx, Status.FAIL),
             *checks.nodes(nodes, ctx.params, ctx.plugin),
-            *checks.workloads(objects, ctx.plugin, nodes=len(nodes)),
+            *checks.workloads(objects, ctx.plugin, **counted(ctx, nodes)),
             *checks.cni({name: facts[name] for name in inside}, ctx.plugin),
             *ctx.results.pop(self.name, []),
         ]
