@@ -118,7 +118,8 @@ class _Collector:
     def collect(self) -> Bundle:
         """Return the bundle; the host keeps nothing but the pulled images."""
         params = self._session.params
-        where, text = fetch_all(params)
+        # A network that is written on each host has no manifest to take along.
+        where, text = fetch_all(params) if self._session.plugin.per_node is None else ("", "")
         try:
             packages = self._packages()
             images = self._images(text, where)
@@ -165,7 +166,7 @@ class _Collector:
             "--kubernetes-version", f"v{params.kubernetes_version}",
         )  # fmt: skip
         wanted = [*self._read(listing).split(), sandbox_image(params.kubernetes_version)]
-        objects = read_manifest(manifest, where)
+        objects = read_manifest(manifest, where) if manifest else []
         wanted += [*_images_in(objects), params.probe.image]
         folder, names = f"{WORK}/images", {}
         for image in dict.fromkeys(map(_full, wanted)):
@@ -191,11 +192,13 @@ class _Collector:
         return Archive(file, name, version, digest, path.stat().st_size)
 
     def _write(self, made: Bundle, manifest: str) -> None:
-        plugin = f"{made.plugin}.yaml"
-        (self._target / plugin).write_text(manifest)
+        written = [MANIFEST]
+        if manifest:
+            written.append(f"{made.plugin}.yaml")
+            (self._target / written[-1]).write_text(manifest)
         (self._target / MANIFEST).write_text(made.manifest())
         digests = {each.file: each.sha256 for each in (*made.packages, *made.images)}
-        digests |= {name: sha256(self._target / name) for name in (plugin, MANIFEST)}
+        digests |= {name: sha256(self._target / name) for name in written}
         (self._target / SUMS).write_text(sums(digests))
 
     def _listed(self, folder: str) -> dict[str, str]:

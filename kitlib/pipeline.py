@@ -84,7 +84,7 @@ def run_notebooks(
         def work(name: str) -> None:
             nonlocal alone
             notebook = notebooks.find(name)
-            if not (alone or session.dry_run or _changes_nothing(notebook)):
+            if not (alone or session.dry_run or _only_looks(session, notebook)):
                 until_the_end.enter_context(session.exclusive())
                 alone = True
             if not session.dry_run and notebook.name.endswith(f"_{FIRST_RECORDED}"):
@@ -102,7 +102,7 @@ def run_notebooks(
         in_a_row(session.journal, names, work)
 
 
-def _changes_nothing(notebook: Notebook) -> bool:
+def _only_looks(session: Session, notebook: Notebook) -> bool:
     """Return whether a notebook is that of a stage which only looks."""
     stage = notebook.name.partition("_")[2]
-    return stage in STAGE_NAMES and get_stage(stage).changes_nothing
+    return stage in STAGE_NAMES and get_stage(stage).only_looks(session.context)

@@ -157,6 +157,35 @@ def test_chains_go_in_every_flavour_and_the_rest_stays(stubs: Path) -> None:
     assert (stubs / "ran").read_text() == "x\n", "a flavour without such chains is not rewritten"
 
 
+NAT = """\
+*nat
+:POSTROUTING ACCEPT [0:0]
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A POSTROUTING -s 10.244.0.0/16 -m comment --comment "kubenet: SNAT for outbound traffic from cluster" -j MASQUERADE
+COMMIT
+"""  # noqa: E501
+
+
+def test_a_rule_is_told_by_its_comment_and_goes_alone(stubs: Path) -> None:
+    (stubs / "iptables").write_text(NAT)
+    (stubs / "ip6tables-legacy").write_text("")
+    action = one(host_facts(leftovers="kubenet"), "iptables rules")
+    tool(stubs, "iptables-restore", f'[ "$1" = --noflush ] && cat > {stubs}/restored')
+    run(action)
+    assert (stubs / "restored").read_text() == (
+        '*nat\n-D POSTROUTING -s 10.244.0.0/16 -m comment --comment "kubenet: SNAT for outbound '
+        'traffic from cluster" -j MASQUERADE\nCOMMIT\n'
+    )
+    assert not (stubs / "ran").exists(), "a flavour without such a rule is left alone"
+
+
+def test_the_kits_units_go_first_for_they_would_bring_back_what_they_keep() -> None:
+    text = whats(host_facts(leftovers="kubenet"))
+    assert text[0] == "stop and remove the kit's units: kubekit-kubenet.service"
+    assert "kubekit-kubenet" in next(what for what in text if "nftables" in what)
+    assert any("/var/lib/cni/networks/kubenet" in what for what in text)
+
+
 def test_a_set_of_sets_is_emptied_first(stubs: Path) -> None:
     sets = stubs / "sets"
     sets.mkdir()

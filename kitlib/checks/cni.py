@@ -96,8 +96,14 @@ def _in_force(name: str, facts: HostFacts, plugin: Plugin) -> Check:
         expected=plugin.cni.files[0],
         remedy="remove the file that sorts before it, then delete the pods made meanwhile"
         if found
-        else f"wait for the {plugin.workloads[0].name} pod of this node, or read its log",
+        else _who_writes_it(plugin),
     )
+
+
+def _who_writes_it(plugin: Plugin) -> str:
+    if not plugin.workloads:
+        return "run the ready stage, which writes it"
+    return f"wait for the {plugin.workloads[0].name} pod of this node, or read its log"
 
 
 def _binaries(name: str, facts: HostFacts, plugin: Plugin) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 
 from kitlib import plugins
 from kitlib.facts.sections import command, lines_of, needs, section, split
@@ -12,6 +13,8 @@ __all__ = ["COMMAND", "FLAVOURS", "SCRIPT", "Leftovers", "parse"]
 FLAVOURS = "iptables ip6tables iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft"
 """Every name that iptables may have: what a cluster left can be in either of its flavours."""
 _PATHS = " ".join(plugins.leftover_paths())
+_COMMENTS = " ".join(f"-e {quote(text)}" for text in plugins.leftover_comments())
+_UNITS = "/etc/systemd/system"
 
 SCRIPT = "".join(
     (
@@ -26,6 +29,18 @@ SCRIPT = "".join(
                 f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then $s-save; fi; done"
                 " 2>/dev/null | sed -n -E 's/^:([^ ]+) .*/\\1/p' | sort -u",
             ),
+        ),
+        section(
+            "leftovers.comments",
+            needs(
+                "iptables-save",
+                f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then $s-save; fi; done"
+                f" 2>/dev/null | grep -oF {_COMMENTS} | sort -u",
+            ),
+        ),
+        section(
+            "leftovers.units",
+            f"if [ -d {_UNITS} ]; then ls -1 {_UNITS} | sed -n '/^kubekit-.*\\.service$/p'; fi",
         ),
         section("leftovers.nft", needs("nft", "nft list tables")),
         section("leftovers.ipsets", needs("ipset", "ipset list -n")),
@@ -56,6 +71,8 @@ class Leftovers:
         route_tables: Routing tables that a rule leads to, by number or name.
         ipvs: The kernel's virtual services, as ipvsadm writes them.
         kubeconfig: root's own kubeconfig, where there is one.
+        comments: Known plugins' comments that iptables rules carry, in any table and flavour.
+        units: The kit's own systemd units.
     """
 
     paths: tuple[str, ...]
@@ -65,6 +82,8 @@ class Leftovers:
     route_tables: tuple[str, ...] | None = None
     ipvs: tuple[str, ...] | None = None
     kubeconfig: str = ""
+    comments: tuple[str, ...] | None = None
+    units: tuple[str, ...] | None = None
 
 
 def parse(text: str) -> Leftovers:
@@ -79,4 +98,6 @@ def parse(text: str) -> Leftovers:
         route_tables=lines_of(sections, "leftovers.rules"),
         ipvs=lines_of(sections, "leftovers.ipvs"),
         kubeconfig=next(iter(lines_of(sections, "leftovers.kubeconfig") or ()), ""),
+        comments=lines_of(sections, "leftovers.comments"),
+        units=lines_of(sections, "leftovers.units"),
     )

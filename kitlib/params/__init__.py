@@ -114,6 +114,8 @@ class Params:
         Empty when nothing is stated and no known release of the plugin fits the Kubernetes version,
         or when the plugin has none.
         """
+        if plugins.get(self.plugin).per_node is not None:
+            return ()
         if self.plugin_manifest:
             return (self.plugin_manifest,)
         if self.plugin_source:

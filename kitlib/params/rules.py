@@ -70,6 +70,12 @@ def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
     manifest, source, name = (
         data.get(key) for key in ("plugin_manifest", "plugin_source", "plugin")
     )
+    known = plugins.catalogue().get(name) if isinstance(name, str) else None
+    if known is not None and known.per_node is not None:
+        if manifest:
+            rule = f"{name} has no manifest: the ready stage writes it on each host"
+            yield ("plugin_manifest",), manifest, rule
+        return
     if isinstance(manifest, str) and manifest and not is_address(manifest):
         path = absolute(manifest, here)
         if not os.path.isfile(path):  # noqa: PTH113 - false for what cannot be a path at all

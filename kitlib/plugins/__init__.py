@@ -29,6 +29,7 @@ __all__ = [
     "foreign_interfaces",
     "get",
     "leftover_chains",
+    "leftover_comments",
     "leftover_ipsets",
     "leftover_paths",
     "leftover_route_tables",
@@ -51,6 +52,7 @@ class _Marks:
     chains: tuple[str, ...] = ()
     ipsets: tuple[str, ...] = ()
     route_tables: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
 
 
 @cache
@@ -154,6 +156,11 @@ def leftover_chains() -> tuple[str, ...]:
     return tuple(sorted({chain for marks in _marks().values() for chain in marks.chains}))
 
 
+def leftover_comments() -> tuple[str, ...]:
+    """Return the comments of single iptables rules of every known plugin."""
+    return tuple(sorted({text for marks in _marks().values() for text in marks.comments}))
+
+
 def leftover_ipsets() -> tuple[str, ...]:
     """Return the ipsets of every known plugin; a final * is a prefix."""
     return tuple(sorted({name for marks in _marks().values() for name in marks.ipsets}))
@@ -197,16 +204,25 @@ def _marks() -> dict[str, _Marks]:
             (*plugin.cni.files, *plugin.cni.extra_files),
             tuple(kind for kind in plugin.cni.types[:1] if kind != "bridge"),
             plugin.interfaces.owned,
-            plugin.leftovers.paths,
+            (*plugin.leftovers.paths, *_written(plugin)),
             plugin.leftovers.iptables_chains,
             plugin.leftovers.ipsets,
             plugin.leftovers.route_tables,
+            (
+                *plugin.leftovers.iptables_comments,
+                *([plugin.per_node.comment] if plugin.per_node else ()),
+            ),
         )
         for name, plugin in catalogue().items()
     }
     for name, entry in _yaml(_HERE / "leftovers.yaml").items():
         marks[name] = _Marks(**{key: tuple(value) for key, value in entry.items()})
     return marks
+
+
+def _written(plugin: Plugin) -> tuple[str, ...]:
+    """Return what the CNI programs keep for a network that is written on each host."""
+    return (f"/var/lib/cni/networks/{plugin.per_node.network}",) if plugin.per_node else ()
 
 
 def _yaml(path: Path) -> Any:

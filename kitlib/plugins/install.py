@@ -137,9 +137,9 @@ class Chart(Entry):
 class PerNode(Entry):
     """A network without a manifest: a bridge, host-local addresses and routes, host by host."""
 
-    file: StrictStr
+    file: Annotated[StrictStr, Field(pattern=r"^[\w.-]+\.conflist$")]
     """The name of the configuration in /etc/cni/net.d."""
-    network: StrictStr
+    network: Annotated[StrictStr, Field(pattern=r"^[\w.-]+$")]
     """The network's name in it; host-local keeps its leases under it."""
-    comment: StrictStr
+    comment: Annotated[StrictStr, Field(pattern=r"^[\w:.,()/ -]+$")]
     """The comment of the masquerade rule, by which it is found again."""

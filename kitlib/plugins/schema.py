@@ -237,8 +237,8 @@ class Plugin(_Entry):
     """What only its operator can know, such as the addresses of its controllers."""
     pod_cidr: PodCidr
     """The addresses that pods get."""
-    workloads: tuple[Workload, ...] = Field(min_length=1)
-    """What must be available."""
+    workloads: tuple[Workload, ...] = ()
+    """What must be available; none for a network that is written on each host."""
     cni: Cni
     """What it leaves for the container runtime."""
     interfaces: Interfaces
@@ -268,6 +268,12 @@ class Plugin(_Entry):
     def _installed_one_way(self) -> Plugin:
         if sum(way is not None for way in (self.manifest, self.chart, self.per_node)) != 1:
             raise ValueError("exactly one of manifest, chart and per_node")
+        if bool(self.workloads) == bool(self.per_node):
+            raise ValueError("workloads: at least one, and none with per_node")
+        if self.per_node and not (
+            self.needs.node_pod_cidr and self.interfaces.pod.kind == "bridge"
+        ):
+            raise ValueError("per_node: wants needs.node_pod_cidr, and a bridge as pod device")
         return self
 
     @model_validator(mode="after")

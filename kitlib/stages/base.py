@@ -279,13 +279,17 @@ class Stage(ABC):
     title: ClassVar[str]
     """What it does, as a heading."""
     changes_nothing: ClassVar[bool] = False
-    """True when its plan is always empty."""
+    """True when its plan is always empty, but for a network that is written on each host."""
     looks_in_dry_run: ClassVar[bool] = False
     """True when its checks say something of hosts on which nothing was done yet."""
     needs_api: ClassVar[bool] = False
     """True when it can only work with the Kubernetes API answering."""
     judges_the_rest: ClassVar[bool] = False
     """True when a worker out of reach is one failed check, and the other hosts are judged."""
+
+    def only_looks(self, ctx: Context) -> bool:  # noqa: ARG002
+        """Return whether its plan is always empty with these parameters."""
+        return self.changes_nothing
 
     def preconditions(self, ctx: Context) -> list[Check]:
         """Return what must hold before the stage is planned: every host (and the API) answers."""

@@ -17,6 +17,7 @@ from kitlib.facts import HostFacts
 from kitlib.inventory import Host
 from kitlib.params import Params
 from kitlib.plugins.schema import minor
+from kitlib.software.units import KIT_DIRECTORY
 
 __all__ = [
     "API_PORT",
@@ -32,8 +33,6 @@ __all__ = [
 ]
 
 API_PORT = 6443
-KIT_DIRECTORY = "/etc/kubekit"
-"""Where the kit keeps on a host what it applied there."""
 KUBECONFIG = {"KUBECONFIG": "/etc/kubernetes/admin.conf"}
 """The environment of commands on the control plane that speak with the API as administrator."""
 _DISCOVERY = "1m0s"

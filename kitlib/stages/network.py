@@ -24,6 +24,7 @@ from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.params import Params
 from kitlib.plugins import Plugin
+from kitlib.stages import per_node
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.configuration import KIT_DIRECTORY, KUBECONFIG
 from kitlib.stages.observe import Steady, wait_for_workloads, workload_objects
@@ -33,6 +34,9 @@ __all__ = ["Network", "fetch_all", "manifest_check", "read_manifest"]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 FETCH_SECONDS = 30
 MAX_BYTES = 20_000_000
+_NO_MANIFEST = (
+    "{} has no manifest: the ready stage writes it on each host, which then has a podCIDR"
+)
 
 
 class Network(Stage):
@@ -49,6 +53,8 @@ class Network(Stage):
             ParamsError: The manifest cannot be fetched or is not YAML.
             PreconditionError: It states another pod CIDR than the cluster has.
         """
+        if ctx.plugin.per_node is not None:
+            return Plan(reason=_NO_MANIFEST.format(ctx.plugin.title))
         where, text = fetch_all(ctx.params)
         objects = read_manifest(text, where)
         _same_pod_cidr(ctx, objects, where)
@@ -81,6 +87,9 @@ class Network(Stage):
 
     def check(self, ctx: Context) -> list[Check]:
         """Return whether every object is there and what can run on the nodes that exist runs."""
+        if ctx.plugin.per_node is not None:
+            why = _NO_MANIFEST.format(ctx.plugin.title)
+            return [Check("network.applied", CLUSTER, Status.SKIP, "the plugin is applied", why)]
         early = [load for load in ctx.plugin.workloads if load.starts_on_not_ready]
         plugin = ctx.plugin.model_copy(update={"workloads": tuple(early)})
         applied = manifest_check(ctx)
@@ -98,6 +107,8 @@ def manifest_check(ctx: Context) -> Check:
 
     A manifest of which only a part was accepted leaves nodes Ready and pods without addresses.
     """
+    if ctx.plugin.per_node is not None:
+        return per_node.check(ctx)
     where, text = fetch_all(ctx.params)
     missing = _missing(ctx, read_manifest(text, where))
     return Check.that(

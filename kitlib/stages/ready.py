@@ -1,7 +1,8 @@
 """Stage 7: watch NotReady become Ready, and judge whether that Ready means a working network.
 
 Nodes turn Ready as soon as any CNI configuration lies on the host, also one that an earlier cluster
-left; so this stage asks for more before it says PASS.
+left; so this stage asks for more before it says PASS. A network without a manifest is written on
+the hosts here, once each Node has its podCIDR.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from kitlib import checks
 from kitlib.command import Cmd
 from kitlib.facts import HostFacts
 from kitlib.model import Check, Status
+from kitlib.stages import per_node
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import (
@@ -36,9 +38,14 @@ class Ready(Stage):
     needs_api = True
     judges_the_rest = True
 
+    def only_looks(self, ctx: Context) -> bool:
+        """Return whether it only watches: a network without a manifest is written here."""
+        return ctx.plugin.per_node is None
+
     def plan(self, ctx: Context) -> Plan:
-        """Return the empty plan."""
-        del ctx
+        """Return what a network without a manifest needs on each host; else the empty plan."""
+        if ctx.plugin.per_node is not None:
+            return per_node.plan(ctx)
         return Plan(reason="ready only watches")
 
     def check(self, ctx: Context) -> list[Check]:

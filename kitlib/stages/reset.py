@@ -22,6 +22,7 @@ from kitlib.plugins import (
     owner_of_interface,
 )
 from kitlib.plugins.schema import matches
+from kitlib.software.units import remove_units, unit_name
 from kitlib.stages import without_kubeadm
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.etcd import first_loss, members
@@ -153,6 +154,10 @@ def leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str])
     if situation.wanted and name not in situation.reset and here.kubeadm.joined:
         return []  # another plugin's traces here would have made the cluster an unwanted one
     actions = []
+    if here.leftovers.units:  # first: what they keep would come back
+        units = here.leftovers.units
+        what = f"stop and remove the kit's units: {', '.join(units)}"
+        actions.append(Action(name, what, remove_units(*units)))
     files = [file.name for file in here.cni.files]
     # A plugin's credentials lie there too; they are no configuration, and so not in the list.
     files += [n for n in here.cni.names or () if n not in files and owner_of_cni_file(n)]
@@ -179,6 +184,7 @@ def leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str])
         _paths(name, here),
         _tables(name, here),
         _chains(name, here),
+        _comments(name, here),
         _ipsets(name, here),
         _rules(name, here),
     ):
@@ -215,7 +221,8 @@ def _paths(name: str, here: HostFacts) -> Action | None:
 
 def _tables(name: str, here: HostFacts) -> Action | None:
     known = {table for plugin in catalogue().values() for table in plugin.leftovers.nft_tables}
-    tables = sorted({"kube-proxy", *known} & set(here.leftovers.nft_tables or ()))
+    written = {unit_name(each.name) for each in catalogue().values() if each.per_node}
+    tables = sorted({"kube-proxy", *known, *written} & set(here.leftovers.nft_tables or ()))
     if not tables:
         return None
     command = script(
@@ -242,6 +249,23 @@ def _chains(name: str, here: HostFacts) -> Action | None:
         mutates=True,
     )
     return Action(name, f"remove {len(chains)} iptables chains of earlier networks", command)
+
+
+def _comments(name: str, here: HostFacts) -> Action | None:
+    """Return the removal of single rules in chains that others use too, by their comment."""
+    if not here.leftovers.comments:
+        return None
+    command = script(
+        f'for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then for c in "$@"; do'
+        ' r=$($s-save 2>/dev/null); if printf "%s\\n" "$r" | grep -qF -e "$c"; then'
+        ' printf "%s\\n" "$r" | awk -v c="$c" \'/^(\\*|COMMIT)/ { print }'
+        ' /^-A / && index($0, c) { sub(/^-A/, "-D"); print }\' | $s-restore --noflush || exit 1;'
+        " fi; done; fi; done",
+        *here.leftovers.comments,
+        mutates=True,
+    )
+    what = f"delete the iptables rules that were left: {', '.join(here.leftovers.comments)}"
+    return Action(name, what, command)
 
 
 def _ipsets(name: str, here: HostFacts) -> Action | None:

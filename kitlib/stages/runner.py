@@ -49,7 +49,7 @@ class StageRun:
         self._plan = Plan()
         self._checks: list[Check] = []
         self._in_guard = False
-        ctx.read_only = dry_run or stage.changes_nothing
+        ctx.read_only = dry_run or stage.only_looks(ctx)
         ctx.failures.clear()
         ctx.absent = {}
         ctx.journal.stage = stage.name

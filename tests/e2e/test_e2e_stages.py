@@ -73,6 +73,7 @@ def test_every_stage_does_its_plan_and_has_nothing_left_to_plan(kit: Kit) -> Non
         "calico",
         pytest.param("kube-router", marks=pytest.mark.thorough),
         pytest.param("flannel", marks=pytest.mark.thorough),
+        pytest.param("kubenet", marks=pytest.mark.thorough),
     ],
 )
 def test_every_plugin_ends_in_pass_over_the_one_before(kit: Kit, plugin: str) -> None:
@@ -82,6 +83,10 @@ def test_every_plugin_ends_in_pass_over_the_one_before(kit: Kit, plugin: str) ->
         outcomes = {name: session.stage(name) for name in (*STEPS, "ready", "verify")}
         session.finish(Verdict.PASS)
     assert outcomes["reset"].changes
+    on_hosts = {change.target for change in outcomes["ready"].changes}
+    assert on_hosts == (set(HOSTS) if plugin == "kubenet" else set())
+    with kit.session(overrides={"plugin": plugin}) as session:
+        assert session.stage("ready").changes == ()
     counters = [c for c in outcomes["verify"].checks if c.id == "reachability.device"]
     assert {c.target for c in counters} == set(HOSTS)
     assert all(c.status is Status.PASS for c in counters), counters

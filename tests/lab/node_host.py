@@ -57,6 +57,11 @@ class FakeHost:
         answers = {"hostname": self.name, "uname": "6.1.0"}
         return CommandResult(self.name, " ".join(argv), answers[argv[0]] + "\n", "", 0)
 
+    async def spawn(self, *argv, netns="", env=None, stdout=None, stderr=None, stdin=None):
+        return await asyncio.create_subprocess_exec(
+            *argv, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+
     def log(self, unit: str, text: str) -> None:
         self._journal[unit].append((time.time(), text))
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 
 import pytest
 from node_host import DATA, call, close, install, new_host, plain, recorded
 
 from kitlib.lab.node import services, state
+
+
+async def eventually(true) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 - it is another process that makes it true
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -168,6 +176,35 @@ async def test_kubelet_unit_runs_the_kubelet_once_it_is_configured(host, monkeyp
     await call(host, "systemctl", "stop", "kubelet")
     assert (await call(host, "systemctl", "is-active", "kubelet")).lines == ["inactive"]
     assert "kubelet" not in host.tasks
+
+
+async def test_a_unit_that_somebody_wrote_runs_its_program_until_it_is_stopped(host, tmp_path):
+    root = state.state_of(host).root
+    file = root / "etc/systemd/system/mine.service"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    program = "while :; do echo tick; sleep 0.05; done"
+    text = f"[Unit]\nDescription=Mine\n[Service]\nExecStart=/bin/sh -c '{program}'\n"
+    file.write_text(text + "Restart=always\nRestartSec=5s\n[Install]\nWantedBy=x\n")
+    assert (await call(host, "systemctl", "start", "mine")).status == 5
+    for verb in ("daemon-reload", "enable mine.service", "restart mine.service"):
+        assert (await call(host, "systemctl", *verb.split())).status == 0
+    link = root / "etc/systemd/system/multi-user.target.wants/mine.service"
+    assert str(link.readlink()) == "/etc/systemd/system/mine.service"
+    assert (await call(host, "systemctl", "is-enabled", "mine")).lines == ["enabled"]
+    await eventually(lambda: "tick" in str(host.journal("mine")))
+    assert str(host.journal("mine")).count("Started mine.service") == 1
+    pid = state.state_of(host).services["mine"].pid
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: state.state_of(host).services["mine"].pid not in (0, pid))
+    pid = state.state_of(host).services["mine"].pid
+    assert (await call(host, "systemctl", "disable", "--now", "mine")).status == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not link.is_symlink()
+    assert (await call(host, "systemctl", "is-active", "mine")).lines == ["inactive"]
+    file.unlink()
+    await call(host, "systemctl", "daemon-reload")
+    assert (await call(host, "systemctl", "status", "mine")).status == 4
 
 
 async def test_systemctl_of_a_unit_that_is_not_there(host):

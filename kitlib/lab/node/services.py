@@ -11,7 +11,7 @@ import os
 import stat
 
 from kitlib.lab.hostapi import LabHost
-from kitlib.lab.node import containerd, kubelet
+from kitlib.lab.node import containerd, kubelet, own_units
 from kitlib.lab.node.klog import klog
 from kitlib.lab.node.state import CONTAINERD_SOCKET, Service, state_of
 
@@ -50,7 +50,9 @@ async def start(host: LabHost, name: str) -> None:
     unit = state.services[name]
     if unit.active == "active":
         return
-    if name == "kubelet":
+    if unit.file:
+        own_units.start(host, unit)
+    elif name == "kubelet":
         await host.stop_task("kubelet")
         unit.turn("active")
         unit.pid = state.pid()
@@ -73,6 +75,9 @@ async def stop(host: LabHost, name: str) -> None:
     """Stop an installed unit; nothing happens when it is not running."""
     unit = state_of(host).services.get(name)
     if unit is None or unit.active == "inactive":
+        return
+    if unit.file:
+        await own_units.stop(host, unit)
         return
     if name == "kubelet":
         await host.stop_task("kubelet")

@@ -45,6 +45,7 @@ class Service:
         since: When `active` last changed (seconds since the epoch).
         pid: The main process id that status and journal show; 0 when nothing runs.
         exit_status: How the main process last ended; None when it never did.
+        file: Its file in /etc/systemd/system; empty for the emulated units of packages.
     """
 
     name: str
@@ -54,6 +55,12 @@ class Service:
     since: float = field(default_factory=time.time)
     pid: int = 0
     exit_status: int | None = None
+    file: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where its file is."""
+        return self.file or f"/lib/systemd/system/{self.name}.service"
 
     def turn(self, active: Literal["active", "inactive", "activating", "failed"]) -> None:
         """Change the unit's state and remember when."""

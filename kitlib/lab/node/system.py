@@ -6,7 +6,7 @@ import datetime as dt
 import time
 
 from kitlib.lab.hostapi import Call, LabHost
-from kitlib.lab.node import services
+from kitlib.lab.node import own_units, services
 from kitlib.lab.node.flags import FlagError, Flags, parse
 from kitlib.lab.node.journalctl import short_line
 from kitlib.lab.node.state import Service, state_of
@@ -24,10 +24,6 @@ _MODULES = {
     "nf_conntrack": (172032, "0", ""),
     "overlay": (151552, "0", ""),
     "vxlan": (143360, "0", ""),
-}
-_UNIT_FILES = {
-    "containerd": "/lib/systemd/system/containerd.service",
-    "kubelet": "/lib/systemd/system/kubelet.service",
 }
 
 
@@ -49,6 +45,7 @@ async def systemctl(host: LabHost, call: Call) -> int:
     verb, *given = flags.rest
     names = [name.removesuffix(".service") for name in given]
     if verb in ("daemon-reload", "daemon-reexec", "reset-failed"):
+        own_units.reload(host)
         return 0
     if verb not in _VERBS:
         await call.err(f"Unknown command verb {verb}.")
@@ -102,7 +99,7 @@ async def _one(host: LabHost, call: Call, verb: str, name: str, flags: Flags) ->
     if verb == "status":
         return await _status(host, call, unit)
     if verb in ("enable", "disable"):
-        await _enable(call, unit, verb == "enable")
+        await _enable(host, call, unit, verb == "enable")
         if flags.on("now"):
             await (services.start if verb == "enable" else services.stop)(host, name)
         return 0
@@ -132,12 +129,18 @@ async def _unknown_unit(call: Call, verb: str, name: str) -> int:
 _LOADED = {"stop": "loaded", "kill": "loaded"}
 
 
-async def _enable(call: Call, unit: Service, wanted: bool) -> None:
-    link = f"/etc/systemd/system/multi-user.target.wants/{unit.name}.service"
+async def _enable(host: LabHost, call: Call, unit: Service, wanted: bool) -> None:
+    link = f"{own_units.WANTS}/{unit.name}.service"
+    here = state_of(host).path(link)
     if wanted and not unit.enabled:
-        await call.err(f"Created symlink {link} → {_UNIT_FILES[unit.name]}.")
+        await call.err(f"Created symlink {link} → {unit.path}.")
+        if unit.file:
+            here.parent.mkdir(parents=True, exist_ok=True)
+            here.unlink(missing_ok=True)
+            here.symlink_to(unit.path)
     if not wanted and unit.enabled:
         await call.err(f'Removed "{link}".')
+        here.unlink(missing_ok=True)
     unit.enabled = wanted
 
 
@@ -154,7 +157,7 @@ async def _status(host: LabHost, call: Call, unit: Service) -> int:
         "failed": "failed (Result: exit-code)",
     }
     await call.out(f"{mark} {unit.name}.service - {unit.description}")
-    await call.out(f"     Loaded: loaded ({_UNIT_FILES[unit.name]}; {enabled}; preset: enabled)")
+    await call.out(f"     Loaded: loaded ({unit.path}; {enabled}; preset: enabled)")
     if unit.name == "kubelet":
         await call.out("    Drop-In: /etc/systemd/system/kubelet.service.d")
         await call.out("             └─10-kubeadm.conf")
@@ -184,7 +187,7 @@ async def _show(call: Call, name: str, unit: Service | None, flags: Flags) -> in
         "UnitFileState": ("enabled" if unit.enabled else "disabled") if unit else "",
         "MainPID": str(unit.pid if unit else 0),
         "Description": unit.description if unit else f"{name}.service",
-        "FragmentPath": _UNIT_FILES[name] if unit else "",
+        "FragmentPath": unit.path if unit else "",
         "Result": "exit-code" if active in ("activating", "failed") else "success",
         "ExecMainStatus": str((unit.exit_status if unit else None) or 0),
     }
