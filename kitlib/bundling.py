@@ -8,11 +8,11 @@ node of that system needs. It may be this very machine, reached as 127.0.0.1.
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from kitlib.command import Cmd, script
 from kitlib.errors import CommandError, ParamsError, ParseError, PreconditionError
 from kitlib.facts import HostFacts
+from kitlib.manifests import images_of, parse_image, prepare, read
 from kitlib.session import Session
 from kitlib.software.apt import VERSIONED
 from kitlib.software.bundle import (
@@ -26,7 +26,7 @@ from kitlib.software.bundle import (
 )
 from kitlib.software.containerd import sandbox_image
 from kitlib.stages.base import Action, Hands
-from kitlib.stages.network import fetch_all, read_manifest
+from kitlib.stages.fetching import fetch_all
 
 __all__ = ["bundle"]
 
@@ -166,10 +166,12 @@ class _Collector:
             "--kubernetes-version", f"v{params.kubernetes_version}",
         )  # fmt: skip
         wanted = [*self._read(listing).split(), sandbox_image(params.kubernetes_version)]
-        objects = read_manifest(manifest, where) if manifest else []
-        wanted += [*_images_in(objects), params.probe.image]
+        plugin = self._session.plugin
+        if manifest:
+            wanted += images_of(prepare(read(manifest, where), plugin, params, where=where).objects)
+        wanted.append(params.probe.image)
         folder, names = f"{WORK}/images", {}
-        for image in dict.fromkeys(map(_full, wanted)):
+        for image in dict.fromkeys(parse_image(each).full for each in wanted):
             file = names[image] = image_file_name(image)
             pull = script(
                 _PULL, image, f"{folder}/{file}", self._architecture,
@@ -216,30 +218,3 @@ class _Collector:
             hands.run(self._name, cmd)
 
         self._session.context.perform(Action(self._name, what, cmd, do=run))
-
-
-def _images_in(objects: Any) -> list[str]:
-    """Return the image of every container in some objects."""
-    if isinstance(objects, list):
-        return [image for each in objects for image in _images_in(each)]
-    if not isinstance(objects, dict):
-        return []
-    found = []
-    for key, value in objects.items():
-        if key in ("containers", "initContainers") and isinstance(value, list):
-            found += [
-                each["image"] for each in value if isinstance(each, dict) and each.get("image")
-            ]
-        else:
-            found += _images_in(value)
-    return found
-
-
-def _full(image: str) -> str:
-    """Return an image's full name, as the runtime keeps it: registry, path and tag."""
-    registry, slash, _ = image.partition("/")
-    if not slash:
-        image = f"docker.io/library/{image}"
-    elif "." not in registry and ":" not in registry and registry != "localhost":
-        image = f"docker.io/{image}"
-    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"

@@ -18,7 +18,7 @@ from IPython.display import display
 
 from kitlib.errors import ChecksFailed, PreconditionError
 from kitlib.findings import grouped
-from kitlib.model import Check, Status, failed
+from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.progress import Board, describe, read_lines
 from kitlib.runs import Run, load_run
 from kitlib.session import Session
@@ -243,11 +243,10 @@ class Step:
         run = self._current()
         with _Live(self._session.journal.path):
             plan = run.plan()
-        rows = tuple(
-            (change.target, change.what, str(change.command or "")) for change in plan.changes
-        )
+        rows = [(change.target, change.what, str(change.command or "")) for change in plan.changes]
         caption = f"{len(rows)} change(s) planned. {plan.reason}" if rows else plan.reason
-        return Rows(("where", "what and why", "command"), rows, caption.strip())
+        rows = [*((CLUSTER, f"note: {text}", "") for text in plan.notices), *rows]
+        return Rows(("where", "what and why", "command"), tuple(rows), caption.strip())
 
     def apply(self) -> Rows:
         """Do exactly the plan (nothing, in a dry run), with progress while it runs."""

@@ -90,7 +90,7 @@ def describe(line: Mapping[str, Any]) -> str:
             return f"{line['stage']}: {data['verdict']} in {data['seconds']:.1f} s{reason}"
         case "change":
             return f"  {where}{data['what']}"
-        case "lock":
+        case "lock" | "notice":
             return f"  {where}{data['text']}"
         case "planned" | "progress":
             return f"  {where}{data.get('what') or data.get('text')}"

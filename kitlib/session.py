@@ -159,7 +159,7 @@ class Session:
         self.params = params
         self.what = what
         self.journal = journal
-        journal.forget(*params.proxy.secrets())
+        journal.forget(*params.secrets())
         self.dry_run = dry_run
         self.inventory = Inventory.from_params(params)
         self.plugin = get_plugin(params.plugin)

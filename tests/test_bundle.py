@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -171,23 +170,3 @@ def test_what_a_node_needs_is_what_the_smallest_system_lacks(tmp_path: Path) -> 
     )
     assert done.stderr == ""
     assert done.stdout.split() == ["kubelet=1.34.2-1.1", "conntrack=1:1.4.7-1+b2"]
-
-
-@pytest.mark.parametrize(
-    ("image", "full"),
-    [
-        ("busybox", "docker.io/library/busybox:latest"),
-        ("flannel/flannel:v1", "docker.io/flannel/flannel:v1"),
-        ("ghcr.io/flannel-io/flannel:v1", "ghcr.io/flannel-io/flannel:v1"),
-        ("r:5000/x", "r:5000/x:latest"),
-        ("quay.io/x@sha256:ab", "quay.io/x@sha256:ab"),
-    ],
-)
-def test_images_are_named_as_the_runtime_keeps_them(image: str, full: str) -> None:
-    assert bundling._full(image) == full
-
-
-def test_every_container_of_a_manifest_is_found() -> None:
-    pod = {"initContainers": [{"image": "a"}], "containers": [{"image": "b"}, {"name": "x"}]}
-    objects = [{"spec": {"template": {"spec": pod}}}, {"data": {"image": "no"}}, json.loads("1")]
-    assert bundling._images_in(objects) == ["a", "b"]

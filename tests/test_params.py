@@ -323,7 +323,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(plugins.catalogue()))
 def test_every_plugin_of_the_catalogue_loads(tmp_path: Path, name: str) -> None:
-    params = load(good(tmp_path, plugin=name))
+    needed = {each.name: "x" for each in plugins.get(name).parameters if not each.default}
+    params = load(good(tmp_path, plugin=name, plugin_parameters=needed))
     assert not params.effective_pod_cidr.overlaps(params.service_cidr)
 
 

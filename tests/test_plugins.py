@@ -19,6 +19,8 @@ from kitlib.plugins.schema import Plugin, minor
 
 CATALOGUE = Path(plugins.__file__).parent / "catalogue"
 ALL = sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
+SHARED = ("veth*", "lxc*", "vxlan_sys_4789")
+"""Devices that other software names alike: they do not tell whose they are."""
 LIVING = ("maintained", "commercial")
 
 
@@ -43,7 +45,7 @@ def test_entry_agrees_with_itself(name: str) -> None:
     pod = one_of((plugin.interfaces.pod.name,))[0]
     assert plugin.is_pod_device(pod)
     if not plugin.needs.delegate:  # without a datapath of its own it makes no device
-        assert plugin.owns_interface(pod) or plugin.interfaces.pod.name.startswith("veth")
+        assert plugin.owns_interface(pod) or plugin.interfaces.pod.name in SHARED
     if plugin.interfaces.tunnel:
         assert plugin.owns_interface(plugin.interfaces.tunnel)
     for file in plugin.cni.files:
@@ -62,7 +64,8 @@ def test_files_and_devices_are_one_plugins_alone(name: str) -> None:
     for file in one_of((*plugin.cni.files, *plugin.cni.extra_files)):
         assert plugins.owner_of_cni_file(file) == name
     for device in one_of(plugin.interfaces.owned):
-        assert plugins.owner_of_interface(device) == name
+        if device not in SHARED:
+            assert plugins.owner_of_interface(device) == name
     for path in plugin.leftovers.paths:
         others = [each for each in plugins.catalogue().values() if each.name != name]
         # A program in /opt/cni/bin may come with several.
@@ -102,9 +105,9 @@ def test_what_is_not_living_names_living_plugins_that_fit_newer_versions(name: s
     assert plugin.status.instead
     for other in map(plugins.get, plugin.status.instead):
         assert other.status.state == "maintained"
-        assert minor(other.kubernetes.max) > minor(plugin.kubernetes.max)
-    newer = f"1.{minor(plugin.kubernetes.max)[1] + 1}"
-    found = fit(plugin, newer, plugins.catalogue())
+        assert minor(other.kubernetes.max) >= minor(plugin.kubernetes.max)
+    newer = max(minor(plugin.kubernetes.max)[1] + 1, 36)
+    found = fit(plugin, f"1.{newer}", plugins.catalogue())
     assert found.answer is Fits.NO
     assert found.reasons
     assert found.instead

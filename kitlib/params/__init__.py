@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from kitlib import plugins
 from kitlib.errors import ParamsError, Problem
 from kitlib.inventory import Host, Role, Taint
+from kitlib.masking import MASK
 from kitlib.params.inherit import with_inherited
 from kitlib.params.notebook import check_notebook_parameters
+from kitlib.params.plugin import from_environment, plugin_findings, secret_parameters
 from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
 from kitlib.params.rules import absolute, cross_checks, is_address
 from kitlib.params.schema import HostEntry, Probe, Sheet, Ssh, Timeouts, rule_of
@@ -50,7 +52,13 @@ class Params:
         plugin: The network plugin's name in the catalogue.
         plugin_manifest: An address or an absolute file applied instead; empty for the usual one.
         plugin_source: A base address or an absolute directory that holds `<plugin>.yaml`; or empty.
-        allow_unsupported: Whether a plugin that does not fit the version is applied all the same.
+        plugin_backend: How packets get from node to node, a word that the plugin knows; or empty.
+        plugin_parameters: What only the plugin's operator can know; values from the environment
+            filled in.
+        pod_mtu: The MTU of pods' devices; 0 is what the plugin takes.
+        image_registry: The registry, and prefix, that the plugin's images come from; or empty.
+        allow_unsupported: Whether to go on with a plugin on a Kubernetes that it is not known to
+            work with.
         pod_cidr: The pod CIDR where the file states one; see `effective_pod_cidr`.
         service_cidr: The Service CIDR.
         control_plane_endpoint: `host:port` of the API where there are several control planes; or
@@ -75,6 +83,10 @@ class Params:
     plugin: str
     plugin_manifest: str
     plugin_source: str
+    plugin_backend: str
+    plugin_parameters: Mapping[str, str]
+    pod_mtu: int
+    image_registry: str
     allow_unsupported: bool
     pod_cidr: IPv4Network | None
     service_cidr: IPv4Network
@@ -126,6 +138,12 @@ class Params:
             self.kubernetes_version, nearest=self.allow_unsupported
         )
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values that must be masked wherever something is shown or kept."""
+        secret = secret_parameters()
+        own = (value for name, value in self.plugin_parameters.items() if name in secret)
+        return (*self.proxy.secrets(), *own)
+
     def masked(self) -> dict[str, Any]:
         """Return the parameters as plain values for the record; anything secret would be masked.
 
@@ -138,6 +156,13 @@ class Params:
             "plugin": self.plugin,
             "plugin_manifest": self.plugin_manifest,
             "plugin_source": self.plugin_source,
+            "plugin_backend": self.plugin_backend,
+            "plugin_parameters": {
+                name: MASK if name in secret_parameters() else value
+                for name, value in self.plugin_parameters.items()
+            },
+            "pod_mtu": self.pod_mtu,
+            "image_registry": self.image_registry,
             "allow_unsupported": self.allow_unsupported,
             "pod_cidr": str(self.effective_pod_cidr),
             "service_cidr": str(self.service_cidr),
@@ -199,7 +224,7 @@ def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Par
 
     problems = _Problems(shown, document, frozenset(options))
     sheet = _validate(data, problems)
-    for key, value, rule in cross_checks(data, source.parent):
+    for key, value, rule in (*cross_checks(data, source.parent), *plugin_findings(data)):
         problems.add(key, value, rule)
     if sheet is None or problems.found:
         raise ParamsError(problems.found)
@@ -279,6 +304,13 @@ def _params(sheet: Sheet, source: Path) -> Params:
         plugin=sheet.plugin,
         plugin_manifest=_place(sheet.plugin_manifest, here),
         plugin_source=_place(sheet.plugin_source, here),
+        plugin_backend=sheet.plugin_backend,
+        plugin_parameters={
+            name: from_environment(str(value)) or ""
+            for name, value in sheet.plugin_parameters.items()
+        },
+        pod_mtu=sheet.pod_mtu,
+        image_registry=sheet.image_registry.rstrip("/"),
         allow_unsupported=sheet.allow_unsupported,
         pod_cidr=IPv4Network(sheet.pod_cidr) if sheet.pod_cidr else None,
         service_cidr=IPv4Network(sheet.service_cidr),

@@ -22,6 +22,10 @@ PASSWORD_VARIABLE = "KIT_BECOME_PASSWORD"  # noqa: S105 - where it is, not what 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ADDRESS = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,252}[A-Za-z0-9])?")
 _NODE_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_REGISTRY = re.compile(
+    r"(?=[^/]*[.:]|localhost)[A-Za-z0-9]([-A-Za-z0-9.]{0,252}[A-Za-z0-9])?(:[1-9]\d{0,4})?"
+    r"(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+)
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _ENDPOINT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?:([1-9]\d{0,4})")
 
@@ -133,6 +137,21 @@ def _group_names(value: object) -> tuple[str, ...]:
     if len(found) < len(names):
         raise ValueError("the name of a group, or a list of names")
     return tuple(name for name in found if name)
+
+
+def _mtu(number: int) -> int:
+    if number and not 576 <= number <= 65535:
+        raise ValueError("a whole number from 576 to 65535, or 0 for what the plugin takes")
+    return number
+
+
+def _registry(text: str) -> str:
+    if text and not _REGISTRY.fullmatch(text):
+        raise ValueError(
+            "a registry's name, with its port and a prefix where there is one, such as "
+            "registry.example.net:5000/mirror; no https:// before it"
+        )
+    return text
 
 
 def _become(text: str) -> str:
@@ -280,8 +299,16 @@ class Sheet(_Part):
     """One address or file that is applied instead of the catalogue's."""
     plugin_source: StrictStr = ""
     """Base address or directory that holds <plugin>.yaml."""
+    plugin_backend: StrictStr = ""
+    """How packets get from node to node, one of the words that the plugin knows; or empty."""
+    plugin_parameters: dict[StrictStr, StrictStr | StrictInt] = {}
+    """What only the plugin's operator can know, such as the address of its controller."""
+    pod_mtu: Annotated[StrictInt, AfterValidator(_mtu)] = 0
+    """The MTU of pods' devices; 0 is what the plugin takes."""
+    image_registry: Annotated[StrictStr, AfterValidator(_registry)] = ""
+    """The registry, and prefix, that the plugin's images come from; empty is their own."""
     allow_unsupported: StrictBool = False
-    """Build although the plugin does not fit the Kubernetes version."""
+    """Whether to go on with a plugin that this Kubernetes is not known to work with."""
     pod_cidr: Annotated[StrictStr, AfterValidator(lambda text: _cidr(text) if text else text)] = ""
     """The pod CIDR; empty is what the plugin's manifest expects."""
     service_cidr: Annotated[StrictStr, AfterValidator(_cidr)] = "10.96.0.0/12"

@@ -106,6 +106,9 @@ class Release(Entry):
         default={}
     )
     """The last part of an address -> checksum of that file, where it is known."""
+    images: dict[StrictStr, StrictStr] = Field(default={})
+    """For images that the manifest names without a tag, or as `latest`: the image's path
+    (`cloudnativelabs/kube-router`) -> its tag at this release."""
 
 
 class Manifest(Entry):

@@ -21,6 +21,7 @@ from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Host, Inventory
 from kitlib.journal import Journal
 from kitlib.kube import Kube
+from kitlib.manifests import Prepared
 from kitlib.model import CLUSTER, Change, Check, CommandResult
 from kitlib.params import Params
 from kitlib.plugins import Plugin
@@ -127,11 +128,13 @@ class Plan:
             side, those of the cluster first.
         reason: Why nothing is to be done, or what made the changes necessary.
         cleanup: Actions performed at the end whatever happened before (a token is deleted).
+        notices: What a person should know before the changes are made, one line each.
     """
 
     actions: tuple[Action, ...] = ()
     reason: str = ""
     cleanup: tuple[Action, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -154,6 +157,7 @@ class Context:
         read_only: True for stages whose plan is always empty: the gate refuses every change.
         failures: Host -> what failed there in the stage under way.
         results: Stage -> what it measured while it was applied, for its check to report.
+        manifest: The plugin's manifest as it is applied, once it was fetched and read.
         absent: Worker that cannot be reached -> why, in a stage that goes on without it.
     """
 
@@ -168,6 +172,7 @@ class Context:
     failures: dict[str, Exception] = field(default_factory=dict)
     results: dict[str, list[Check]] = field(default_factory=dict)
     absent: dict[str, ConnectError] = field(default_factory=dict)
+    manifest: Prepared | None = None
 
     @property
     def hosts(self) -> tuple[Host, ...]:

@@ -1,39 +1,31 @@
-"""Stage 5: `kubectl apply -f` of the network plugin, from its address or from a file here.
+"""Stage 5: `kubectl apply` of the network plugin, from its address or from a file here.
 
-The manifest is fetched on this machine, read as YAML before anything is touched, kept in the
-record, written to the control plane and applied there. The workers join later; this stage judges
-only what can run on the nodes that exist.
+The manifest is fetched and prepared on this machine before anything is touched; every difference to
+what was fetched stands in the plan. Both are kept in the record, and the prepared one is written to
+the control plane and applied there. The workers join later; this stage judges only what can run on
+the nodes that exist.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from pathlib import Path
-from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
-
-import yaml
 
 from kitlib import checks
 from kitlib.command import Cmd
-from kitlib.errors import ApiError, ParamsError, PreconditionError
+from kitlib.errors import ApiError
 from kitlib.kube import Kube, Obj
+from kitlib.manifests import dump
 from kitlib.model import CLUSTER, Check, Status, failed
-from kitlib.params import Params
-from kitlib.plugins import Plugin
 from kitlib.stages import per_node
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.configuration import KIT_DIRECTORY, KUBECONFIG
+from kitlib.stages.fetching import prepared
 from kitlib.stages.observe import Steady, wait_for_workloads, workload_objects
 
-__all__ = ["Network", "fetch_all", "manifest_check", "read_manifest"]
+__all__ = ["Network", "manifest_check"]
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-FETCH_SECONDS = 30
-MAX_BYTES = 20_000_000
 _NO_MANIFEST = (
     "{} has no manifest: the ready stage writes it on each host, which then has a podCIDR"
 )
@@ -50,26 +42,33 @@ class Network(Stage):
         """Return the apply; nothing where every object is there as the manifest has it.
 
         Raises:
-            ParamsError: The manifest cannot be fetched or is not YAML.
-            PreconditionError: It states another pod CIDR than the cluster has.
+            ParamsError: The manifest cannot be fetched, is not YAML, or a parameter has no place
+                in it.
+            PreconditionError: It cannot work in this cluster; a person must say what is meant.
         """
         if ctx.plugin.per_node is not None:
             return Plan(reason=_NO_MANIFEST.format(ctx.plugin.title))
-        where, text = fetch_all(ctx.params)
-        objects = read_manifest(text, where)
-        _same_pod_cidr(ctx, objects, where)
-        missing = _missing(ctx, objects)
+        ctx.manifest = None  # a file may have been mended since the last plan
+        manifest = prepared(ctx)
+        where = ", ".join(ctx.params.manifests)
+        missing = _missing(ctx, manifest.objects)
         if not missing:
-            return Plan(reason=f"every object of {where} is in the cluster as it is there")
+            return Plan(reason=f"every object of {where} is in the cluster as it is wanted")
         name = ctx.administrator.name
         path = f"{KIT_DIRECTORY}/{ctx.plugin.name}.yaml"
+        text = dump(manifest.objects)
         digest = hashlib.sha256(text.encode()).hexdigest()
+        # What holds an operator's secret is for root alone, and only while it is applied.
+        secret = manifest.secret
 
         def write(hands: Hands) -> None:
             hands.run(name, Cmd.change("mkdir", "-p", KIT_DIRECTORY))
-            hands.put(name, text, path)
+            hands.put(name, text, path, mode=0o600 if secret else 0o644)
             hands.journal.keep(f"{ctx.plugin.name}.yaml", text)
 
+        remove = Action(
+            name, "remove the manifest, which holds a secret", Cmd.change("rm", "-f", path)
+        )
         return Plan(
             (
                 Action(
@@ -82,7 +81,9 @@ class Network(Stage):
                     f"apply {ctx.plugin.title}: {_count(missing)}",
                     Cmd.change("kubectl", "apply", "-f", path, env=KUBECONFIG),
                 ),
-            )
+            ),
+            cleanup=(remove,) if secret else (),
+            notices=manifest.lines,
         )
 
     def check(self, ctx: Context) -> list[Check]:
@@ -109,8 +110,7 @@ def manifest_check(ctx: Context) -> Check:
     """
     if ctx.plugin.per_node is not None:
         return per_node.check(ctx)
-    where, text = fetch_all(ctx.params)
-    missing = _missing(ctx, read_manifest(text, where))
+    missing = _missing(ctx, prepared(ctx).objects)
     return Check.that(
         not missing,
         "network.applied",
@@ -133,108 +133,6 @@ def _missing(ctx: Context, objects: list[Obj]) -> list[Obj]:
         if error.status >= 400:
             raise
         return objects  # a dry run before init: nothing is there yet
-
-
-def fetch_all(params: Params) -> tuple[str, str]:
-    """Return where the plugin's manifest is, in words, and its text; several files are joined.
-
-    Raises:
-        ParamsError: There is none, or it cannot be read.
-    """
-    if not params.manifests:
-        raise ParamsError(
-            f"plugin: {params.plugin}: no known release fits Kubernetes "
-            f"{params.kubernetes_version}",
-            remedy="choose another version or plugin, or name a manifest as plugin_manifest",
-        )
-    return ", ".join(params.manifests), "\n---\n".join(map(fetch, params.manifests))
-
-
-def fetch(where: str) -> str:
-    """Return a manifest's text, from an address or a file on this machine.
-
-    Raises:
-        ParamsError: It cannot be read.
-    """
-    try:
-        if re.match(r"https?://", where):
-            request = Request(where, headers={"User-Agent": "kit"})  # noqa: S310 - http(s) only
-            with urlopen(request, timeout=FETCH_SECONDS) as answer:  # noqa: S310
-                data = answer.read(MAX_BYTES)
-        else:
-            data = Path(where).read_bytes()
-        return str(data.decode())
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise ParamsError(
-            f"plugin manifest: {where}: cannot be read: {reason}",
-            remedy="check plugin_manifest and plugin_source; the address must be reachable from "
-            "this machine",
-        ) from error
-
-
-def read_manifest(text: str, where: str) -> list[Obj]:
-    """Return a manifest's objects, Lists taken apart.
-
-    Raises:
-        ParamsError: It is not YAML, holds no object, or one without apiVersion, kind and name.
-    """
-    try:
-        documents = [item for item in yaml.safe_load_all(text) if item is not None]
-    except yaml.YAMLError as error:
-        raise ParamsError(
-            f"plugin manifest: {where}: not YAML: {' '.join(str(error).split())}",
-            remedy="look at the file; an error page saved as a manifest is the usual cause",
-        ) from error
-    objects: list[Obj] = []
-    for number, item in enumerate(documents, start=1):
-        parts = item.get("items") if isinstance(item, dict) and item.get("kind") == "List" else None
-        for part in parts if isinstance(parts, list) else [item]:
-            objects.append(_object(part, f"{where}: document {number}"))
-    if not objects:
-        raise ParamsError(f"plugin manifest: {where}: no object in it")
-    return objects
-
-
-def _object(item: Any, where: str) -> Obj:
-    named = isinstance(item, dict) and isinstance(item.get("metadata"), dict)
-    if not named or not all(item.get(k) for k in ("apiVersion", "kind")):
-        raise ParamsError(
-            f"plugin manifest: {where}: not a Kubernetes object (apiVersion, kind, metadata)",
-            remedy="look at the file; an error page saved as a manifest is the usual cause",
-        )
-    found: Obj = item
-    return found
-
-
-def _same_pod_cidr(ctx: Context, objects: list[Obj], where: str) -> None:
-    stated = _stated_pod_cidr(ctx.plugin, objects)
-    wanted = str(ctx.params.effective_pod_cidr)
-    if stated and stated != wanted:
-        raise PreconditionError(
-            f"plugin manifest: {where}: it states the pod CIDR {stated}, the cluster's is {wanted}",
-            remedy=f'set pod_cidr: "{stated}", or change it in a copy of the manifest and name '
-            "that as plugin_manifest",
-        )
-
-
-def _stated_pod_cidr(plugin: Plugin, objects: list[Obj]) -> str:
-    """Return the pod CIDR that a manifest states; empty where it states none."""
-    place = plugin.pod_cidr.stated_in
-    if place is None:
-        return ""
-    for item in objects:
-        meta = item["metadata"]
-        if (item["kind"], meta["name"]) != (place.kind, place.name):
-            continue
-        if place.key:
-            value = item.get("data", {}).get(place.key, "")
-            return str(json.loads(value or "{}").get(place.path, "") if place.path else value)
-        for container in item["spec"]["template"]["spec"]["containers"]:
-            for variable in container.get("env") or []:
-                if variable["name"] == place.env:
-                    return str(variable.get("value", ""))
-    return ""
 
 
 def _names(objects: list[Obj]) -> str:

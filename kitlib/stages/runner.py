@@ -74,6 +74,8 @@ class StageRun:
         """Return what would be done, computed from facts read now."""
         with self._guarded(), self._alone():
             self._plan = self._through(self.stage.plan)
+            for text in self._plan.notices:
+                self._ctx.journal.event("notice", host=CLUSTER, text=text)
             for change in self._plan.changes:
                 self._ctx.journal.event("planned", host=change.target, what=change.what)
             if not self._plan.changes:

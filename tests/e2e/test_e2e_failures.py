@@ -15,7 +15,7 @@ from lab_help import HOSTS, free_spec, until
 from kitlib.lab import verbs
 from kitlib.model import Verdict
 from kitlib.stages import observe
-from kitlib.stages.network import fetch
+from kitlib.stages.fetching import fetch
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -1,0 +1,98 @@
+"""Rules for what the parameters say about the network plugin: each says what is wrong.
+
+Like the other rules they read raw values, and pass over what is malformed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from ipaddress import IPv4Network
+from typing import Any
+
+from kitlib import plugins
+from kitlib.params.reading import Written
+from kitlib.params.rules import Finding
+
+__all__ = ["from_environment", "plugin_findings", "secret_parameters"]
+
+_ENVIRONMENT = "env:"
+_HIDDEN = Written("its value")
+"""Shown in place of a parameter's value, which may be a secret one under a misspelled name."""
+
+
+def from_environment(value: str) -> str | None:
+    """Return a parameter's value, `env:NAME` filled in; None where that variable is not set."""
+    if not value.startswith(_ENVIRONMENT):
+        return value
+    return os.environ.get(value.removeprefix(_ENVIRONMENT))
+
+
+@cache
+def secret_parameters() -> frozenset[str]:
+    """Return the names of plugin parameters that must not be shown, of every plugin."""
+    known = plugins.catalogue().values()
+    return frozenset(each.name for plugin in known for each in plugin.parameters if each.secret)
+
+
+def plugin_findings(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Return what is wrong with the plugin's own settings, and with its networks.
+
+    Args:
+        data: The file's values with the options laid over them.
+    """
+    plugin = plugins.catalogue().get(str(data.get("plugin")))
+    if plugin is None:
+        return
+    yield from _backend(plugin, data.get("plugin_backend"))
+    if data.get("pod_mtu") and plugin.mtu is None:
+        rule = f"{plugin.name} finds the MTU by itself; leave it out"
+        yield ("pod_mtu",), data["pod_mtu"], rule
+    yield from _parameters(plugin, data)
+    yield from _pool(plugin, data)
+
+
+def _backend(plugin: plugins.Plugin, backend: object) -> Iterator[Finding]:
+    if not isinstance(backend, str) or not backend:
+        return
+    if plugin.backend is None:
+        yield ("plugin_backend",), backend, f"{plugin.name} has one way only; leave it out"
+    elif plugin.backend.values and backend not in plugin.backend.values:
+        known = ", ".join(plugin.backend.values)
+        yield ("plugin_backend",), backend, f"unknown to {plugin.name}, which knows {known}"
+
+
+def _parameters(plugin: plugins.Plugin, data: Mapping[str, Any]) -> Iterator[Finding]:
+    given = data.get("plugin_parameters") or {}
+    if not isinstance(given, Mapping):
+        return
+    every = {each.name for known in plugins.catalogue().values() for each in known.parameters}
+    own = [each.name for each in plugin.parameters]
+    for name, value in given.items():
+        if name not in every:
+            close = get_close_matches(str(name), own or every, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            knows = f"{plugin.name} knows {', '.join(own) or 'none'}"
+            yield ("plugin_parameters", name), _HIDDEN, f"unknown parameter, {knows}{meant}"
+        elif isinstance(value, str) and from_environment(value) is None:
+            yield ("plugin_parameters", name), value, "no such environment variable"
+    if data.get("plugin_manifest"):
+        return  # a person's own manifest has them in it
+    for each in plugin.parameters:
+        if not each.default and given.get(each.name) in (None, ""):
+            yield ("plugin_parameters", each.name), "", f"required by {plugin.name}: {each.what}"
+
+
+def _pool(plugin: plugins.Plugin, data: Mapping[str, Any]) -> Iterator[Finding]:
+    wanted = plugin.pod_cidr.prefix
+    stated = data.get("pod_cidr") or str(plugin.pod_cidr.default)
+    try:
+        network = IPv4Network(stated)
+    except (TypeError, ValueError):
+        return
+    if wanted and network.prefixlen != wanted:
+        larger = network.supernet(new_prefix=wanted) if network.prefixlen > wanted else None
+        such = larger or f"{network.network_address}/{wanted}"
+        yield ("pod_cidr",), stated, f"{plugin.name} takes a /{wanted} only, such as {such}"

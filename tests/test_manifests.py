@@ -1,0 +1,299 @@
+"""The manifest engine: golden cases of small manifests, and upstream's own ones where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kitlib import errors, manifests, plugins
+from kitlib.command import MASK
+from kitlib.manifests import dump, is_large, parse_image, read
+from kitlib.manifests.traps import NOT_READY, tolerates
+from kitlib.params import load
+from kitlib.plugins import Plugin
+
+ROOT = Path(__file__).parents[1]
+CASES = sorted((ROOT / "tests/data/manifests").glob("*.yaml"))
+UPSTREAM = ROOT.parent / "shared/plugins/manifests"
+NOTHING = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: x}\n"
+
+
+def plugin_of(name: str, entry: dict[str, Any] | None = None) -> Plugin:
+    """Return a plugin of the catalogue, with other words in its entry, and no words on traps."""
+    text = (ROOT / f"kitlib/plugins/catalogue/{name}.yaml").read_text()
+    return Plugin.model_validate(
+        {**yaml.safe_load(text), "hazards": {}, "traps": [], **(entry or {})}
+    )
+
+
+def params_of(tmp_path: Path, **changes: Any) -> Any:
+    host = {"name": "cp", "address": "192.0.2.1", "role": "control_plane"}
+    base = {"cluster": "x", "kubernetes_version": "1.22.3", "plugin": "flannel", "hosts": [host]}
+    file = tmp_path / "x.yaml"
+    file.write_text(yaml.safe_dump({**base, **changes}))
+    return load(file)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_golden(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = yaml.safe_load(path.read_text())
+    plugin = plugin_of(case["plugin"], case.get("entry"))
+    wanted = {"plugin": case["plugin"], **case.get("params", {})}
+    wanted["kubernetes_version"] = case.get("version", "1.22.3")
+    if case.get("own_file"):
+        (tmp_path / "own.yaml").write_text(case["manifest"])
+        wanted["plugin_manifest"] = "own.yaml"
+    params = params_of(tmp_path, **wanted)
+    if case.get("given"):
+        monkeypatch.setattr(type(params), "plugin_parameters", case["given"], raising=False)
+    objects = read(case["manifest"], "here")
+    before = yaml.safe_dump(objects)
+
+    def prepared() -> manifests.Prepared:
+        return manifests.prepare(objects, plugin, params, where="here", control_plane="192.0.2.1")
+
+    if "error" in case:
+        kind, *words = case["error"]
+        with pytest.raises(getattr(errors, kind)) as caught:
+            prepared()
+        for word in words:
+            assert word in str(caught.value)
+        return
+    found = prepared()
+    assert list(found.lines) == case["lines"]
+    assert yaml.safe_dump(objects) == before, "what was read stays as it is"
+    if "applied" in case:
+        assert found.objects == read(case["applied"], "there")
+    assert read(dump(found.objects), "dumped") == found.objects
+    secrets = case.get("given", {}).values()
+    assert found.secret == bool(secrets)
+    assert not [line for line in found.lines for secret in secrets if secret in line]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: {{ K8S_MASTER_IP }}: b\n", "not YAML but a template: {{ K8S_MASTER_IP }} in line 1"),
+        ("# {{ x }}\na: [1\n{% if x %}\n", "not YAML but a template: {% if x %} in line 3"),
+        ("a: [1\n", "not YAML: "),
+        ("<html>\n", "not a Kubernetes object"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "a Pod without a name"),
+        ("- 1\n", "document 1: not a Kubernetes object"),
+        ("kind: List\napiVersion: v1\nitems: {a: b}\n", "a List without a list of items"),
+        ("---\n---\n# empty\n", "no object in it"),
+        ("a: !!timestamp x\n", "not a Kubernetes object|not YAML"),
+    ],
+)  # fmt: skip
+def test_what_is_no_manifest_is_named(text: str, words: str) -> None:
+    with pytest.raises(errors.ParamsError) as caught:
+        read(text, "here")
+    message = str(caught.value)
+    assert message.startswith("plugin manifest: here: ")
+    assert any(word in message for word in words.split("|"))
+
+
+@pytest.mark.parametrize(
+    ("image", "full"),
+    [
+        ("busybox", "docker.io/library/busybox:latest"),
+        ("flannel/flannel:v1", "docker.io/flannel/flannel:v1"),
+        ("ghcr.io/flannel-io/flannel:v1", "ghcr.io/flannel-io/flannel:v1"),
+        ("r:5000/x", "r:5000/x:latest"),
+        ("localhost/x:1", "localhost/x:1"),
+        ("quay.io/x@sha256:" + "ab" * 32, "quay.io/x@sha256:" + "ab" * 32),
+        ("quay.io/x:1@sha256:" + "ab" * 32, "quay.io/x:1@sha256:" + "ab" * 32),
+    ],
+)
+def test_images_are_named_as_the_runtime_keeps_them(image: str, full: str) -> None:
+    assert parse_image(image).full == full
+
+
+@pytest.mark.parametrize("image", ["", "A/b", "a:b:c", "{{ x }}", "a/__V__", "a:<release>", "a b"])
+def test_what_is_no_image(image: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_image(image)
+
+
+def test_every_container_of_a_manifest_is_found() -> None:
+    pod = {"initContainers": [{"image": "a"}], "containers": [{"image": "b"}, {"name": "x"}]}
+    objects: list[Any] = [{"spec": {"template": {"spec": pod}}}, {"data": {"image": "no"}}, 1]
+    assert manifests.images_of(objects) == ["a", "b"]
+
+
+def test_words_that_kubectl_would_take_for_something_else_are_quoted() -> None:
+    words = {
+        "a": "1e3",
+        "b": "y",
+        "c": "0x10",
+        "d": "on",
+        "e": "1:30",
+        "f": "",
+        "g": "~",
+        "h": "+1",
+    }
+    text = dump([words])
+    for word in words.values():
+        assert f"'{word}'" in text
+    assert yaml.safe_load(text) == words
+
+
+def test_an_object_is_large_by_the_annotation_that_kubectl_would_make() -> None:
+    item = read(NOTHING, "x")[0]
+    assert not is_large({**item, "data": {"a": "x" * 200_000}})
+    assert is_large({**item, "data": {"a": "x" * 262_000}})
+    assert is_large({**item, "data": {"a": "<" * 50_000}}), "Go writes \\u003c"
+
+
+def test_the_parameters_judge_the_plugins_own_words(tmp_path: Path) -> None:
+    with pytest.raises(errors.ParamsError) as caught:
+        params_of(
+            tmp_path,
+            plugin_backend="vxlam",
+            plugin_parameters={"nonsense": "x"},
+            image_registry="https://registry.example.net",
+        )
+    text = str(caught.value)
+    assert "plugin_backend: 'vxlam': unknown to flannel, which knows vxlan, host-gw" in text
+    assert "plugin_parameters.nonsense: its value: unknown parameter" in text
+    assert "image_registry: 'https://registry.example.net': a registry's name" in text
+    with pytest.raises(errors.ParamsError, match="1400: kube-router finds the MTU by itself"):
+        params_of(tmp_path, plugin="kube-router", pod_mtu=1400)
+
+
+@pytest.fixture
+def with_parameters(monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    """The catalogue with a flannel that wants a controller and a key, and a /16."""
+    from kitlib.params import plugin as rules
+
+    places = [{"placeholder": "__X__"}]
+    wanted = [
+        {"name": "controller", "what": "an address", "places": places},
+        {"name": "api_key", "what": "a key", "places": places, "secret": True},
+    ]
+    cidr = {"default": "10.244.0.0/16", "stated_in": None, "prefix": 16, "block": "x"}
+    made = plugin_of("flannel", {"parameters": wanted, "pod_cidr": cidr})
+    known = {**plugins.catalogue(), "flannel": made}
+    monkeypatch.setattr(plugins, "catalogue", lambda: known)
+    rules.secret_parameters.cache_clear()
+    yield made
+    rules.secret_parameters.cache_clear()
+
+
+@pytest.mark.usefixtures("with_parameters")
+def test_required_parameters_and_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.ParamsError) as caught:
+        params_of(tmp_path, plugin_parameters={"controler": "secret-in-the-wrong-key"})
+    text = str(caught.value)
+    assert "plugin_parameters.controller: '': required by flannel: an address" in text
+    assert "plugin_parameters.api_key: '': required by flannel: a key" in text
+    assert "did you mean 'controller'?" in text
+    assert "secret-in-the-wrong-key" not in text
+    given = {"controller": "192.0.2.9", "api_key": "env:A_KEY_OF_MINE"}
+    with pytest.raises(errors.ParamsError, match="no such environment variable"):
+        params_of(tmp_path, plugin_parameters=given)
+    monkeypatch.setenv("A_KEY_OF_MINE", "hunter2hunter2")
+    params = params_of(tmp_path, plugin_parameters=given)
+    assert params.plugin_parameters["api_key"] == "hunter2hunter2"
+    assert params.secrets() == ("hunter2hunter2",)
+    assert params.masked()["plugin_parameters"] == {"controller": "192.0.2.9", "api_key": MASK}
+
+
+@pytest.mark.usefixtures("with_parameters")
+def test_a_pool_of_the_wrong_size(tmp_path: Path) -> None:
+    given = {"controller": "a", "api_key": "b"}
+    with pytest.raises(errors.ParamsError) as caught:
+        params_of(tmp_path, plugin_parameters=given, pod_cidr="10.20.4.0/24")
+    assert "pod_cidr: '10.20.4.0/24': flannel takes a /16 only, such as 10.20.0.0/16" in str(
+        caught.value
+    )
+
+
+upstream = pytest.mark.skipif(not UPSTREAM.is_dir(), reason="upstream's manifests are not here")
+
+
+def upstream_objects(name: str) -> list[dict[str, Any]]:
+    return read((UPSTREAM / name).read_text(), name)
+
+
+@upstream
+def test_every_upstream_manifest_is_read_or_named() -> None:
+    read_well, refused = {}, {}
+    for path in sorted(UPSTREAM.glob("*/*.y*ml")):
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            read_well[name] = read(path.read_text(), name)
+        except errors.ParamsError as error:
+            refused[name] = error.message
+    assert len(read_well) >= 60
+    for name, objects in read_well.items():
+        manifests.reading.unique(objects, name)
+        assert read(dump(objects), name) == objects
+    templates = [name for name, why in refused.items() if "template" in why]
+    assert len(templates) >= 15
+    others = {name.rpartition("/")[2] for name in refused} - {
+        name.rpartition("/")[2] for name in templates
+    }
+    assert all("values" in each or "kustomization" in each or "Chart" in each for each in others)
+
+
+@upstream
+def test_what_is_too_large_for_the_annotation() -> None:
+    large = [
+        item["metadata"]["name"]
+        for item in upstream_objects("calico/operator-crds.yaml")
+        if is_large(item)
+    ]
+    assert "installations.operator.tigera.io" in large
+    assert not [item for item in upstream_objects("flannel/kube-flannel.yml") if is_large(item)]
+
+
+@upstream
+@pytest.mark.parametrize(
+    ("plugin", "name", "version", "lines"),
+    [
+        ("flannel", "flannel/kube-flannel.yml", "1.36.0", []),
+        ("calico", "calico/calico.yaml", "1.36.0", []),
+        (
+            "kube-router",
+            "kube-router/kubeadm-kuberouter.yaml",
+            "1.36.0",
+            ["cloudnativelabs/kube-router:v2.11.1"],
+        ),
+    ],
+)
+def test_upstreams_own_manifest_needs_no_more_than_this(
+    plugin: str, name: str, version: str, lines: list[str], tmp_path: Path
+) -> None:
+    params = params_of(tmp_path, plugin=plugin, kubernetes_version=version)
+    found = manifests.prepare(upstream_objects(name), plugin_of(plugin), params)
+    assert len(found.lines) == len(lines)
+    assert all(word in line for word, line in zip(lines, found.lines, strict=True))
+
+
+@upstream
+@pytest.mark.parametrize(
+    ("name", "unable"),
+    [
+        ("contiv/contiv.yaml", 2),
+        ("contiv/etcd.yaml", 2),
+        ("romana/romana-kubeadm-v2.0.2.yml", 4),
+        ("romana/romana-kubeadm.yml", 0),
+        ("cni-genie/genie-plugin.yaml", 0),
+        ("nuage/k8s-1-18-nuage-node-config-daemonset.yaml", 0),
+        ("weave/weave-daemonset-k8s-1.11.yaml", 0),
+        ("cilium/kubeone-v1.14.2-rendered-cilium-1.19.6.yaml", 0),
+    ],
+)
+def test_which_upstream_workloads_would_never_start(name: str, unable: int) -> None:
+    from kitlib.manifests.traps import not_ready_tolerations
+
+    objects = upstream_objects(name)
+    patches = not_ready_tolerations(objects, plugins.get("flannel"), "1.15.0")
+    assert len(patches) == unable
+    for item in objects:
+        spec = manifests.pod_spec(item)
+        if spec and spec.get("hostNetwork"):
+            assert tolerates(spec, NOT_READY)
