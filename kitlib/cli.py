@@ -20,7 +20,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from kitlib import __version__
-from kitlib.errors import Interrupted, KitError, ParamsError, exit_codes
+from kitlib.errors import ChecksFailed, Interrupted, KitError, ParamsError, exit_codes
 
 __all__ = ["app", "main"]
 
@@ -321,6 +321,83 @@ def plugins(
     _show(table)
     for plugin in catalogue().values():
         out().print(f"{plugin.name}: {plugin.datapath}")
+
+
+@app.command()
+def compare(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The parameter file; with --runs, run directories or a comparison's.",
+            metavar="PARAMS | DIR...",
+            show_default=False,
+        ),
+    ],
+    plugins: Annotated[
+        str, typer.Option(help="Names with commas between, or all.", metavar="NAMES")
+    ] = "all",
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is built.")] = 3,
+    packets: Annotated[
+        int, typer.Option(min=10, help="For each ordered pair of nodes, path and round.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="Draws the order of each round.")] = 1,
+    kubernetes_version: Annotated[
+        str, typer.Option(help="One for all; empty is the newest that each fits.", metavar="V")
+    ] = "",
+    confirm: Annotated[
+        str, typer.Option(help="The cluster's name: all of it may be reset.", metavar="NAME")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a comparison: name its directory.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Build, measure and remove each plugin on the same hosts, in rounds that mix them.
+
+    Each build is a run directory of its own. Every build resets the cluster of the one before it,
+    so the parameters (confirm_reset) or --confirm must name the cluster. In the lab:
+    kit lab up --time-factor 0.02 first; what is emulated passes faster, packets do not.
+    """
+    from kitlib import comparison as comparing
+
+    if len(paths) != 1:
+        raise ParamsError("compare: one parameter file is wanted")
+    if resume:
+        plan, comparison = comparing.resume(paths[0])
+    else:
+        plan = comparing.plan_comparison(
+            paths[0],
+            plugins,
+            rounds=rounds,
+            packets=packets,
+            seed=seed,
+            kubernetes_version=kubernetes_version,
+            confirm=confirm,
+        )
+        for line in plan.lines():
+            out().print(line, soft_wrap=True)
+        if dry_run:
+            out().print("compare: PLANNED")
+            return
+        comparison = comparing.Comparison.create(plan)
+
+    def follow(_: Path) -> Any:
+        return Console(stderr=True).status("building and measuring")
+
+    try:
+        bad = comparing.compare(
+            plan, comparison, follow=follow, tell=lambda text: out().print(text, soft_wrap=True)
+        )
+    finally:
+        out().print(f"comparison: {comparison.path}", soft_wrap=True)
+    if bad:
+        lines = "\n".join(
+            f"  round {run.round}, {run.plugin}: {run.reason} ({plan.runs / plan.cluster}/"
+            f"{run.run_id})"
+            for run in bad
+        )
+        raise ChecksFailed(f"compare: {len(bad)} of the builds failed\n{lines}")
+    out().print("compare: PASS")
 
 
 @app.command()

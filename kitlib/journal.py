@@ -35,7 +35,7 @@ from kitlib.errors import ParamsError, RecordError
 from kitlib.masking import mask, mask_text, remember
 from kitlib.model import CommandResult
 
-__all__ = ["Journal", "append_line", "latest_run", "mask_text", "utc_text"]
+__all__ = ["Journal", "append_line", "latest_run", "mask_text", "utc_text", "write_json"]
 
 SCHEMA = 1
 
@@ -115,7 +115,7 @@ class Journal:
             "reason": "",
             **mask(record),
         }
-        _write_json(path / "run.json", start)
+        write_json(path / "run.json", start)
         journal = cls(path)
         journal.event("run.started", cluster=cluster)
         return journal
@@ -136,7 +136,7 @@ class Journal:
         """Set fields of run.json; the file is replaced whole, never half-written."""
         with self._lock:
             record = {**self.record(), **mask(fields)}
-            self._write(lambda: _write_json(self.path / "run.json", record))
+            self._write(lambda: write_json(self.path / "run.json", record))
 
     def event(self, kind: str, *, host: str = "", stage: str | None = None, **data: Any) -> None:
         """Append one happening to journal.jsonl."""
@@ -219,7 +219,12 @@ def latest_run(root: Path, cluster: str) -> Path | None:
     return runs[-1] if runs else None
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        RecordError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with _recording(path):
         try:

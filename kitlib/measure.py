@@ -12,16 +12,20 @@ them at most.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 
-from kitlib.errors import CommandError, PreconditionError
+from kitlib.checks import device_counters
+from kitlib.errors import ChecksFailed, CommandError, PreconditionError
 from kitlib.fanout import fan_out
 from kitlib.frames import write_samples
 from kitlib.journal import Journal
 from kitlib.kube import Obj
-from kitlib.model import CLUSTER
+from kitlib.model import CLUSTER, failed
+from kitlib.params import Probe
 from kitlib.probes import pairs, ping
 from kitlib.session import Session
+from kitlib.stages.observe import network_now
 from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
 __all__ = ["SIDE_BY_SIDE", "STAGE", "measure_latency"]
@@ -32,34 +36,53 @@ SIDE_BY_SIDE = 4
 """Pairs that are measured at a time: they share this machine and the API, in the lab the cores."""
 
 
-def measure_latency(session: Session, rounds: int) -> int:
+def measure_latency(
+    session: Session, rounds: int, *, packets: int = 0, interval: float = 0.0
+) -> int:
     """Return how many samples were taken and written to samples/ping/, one part a round.
 
     Args:
         session: An open session on a living cluster.
         rounds: How often every pair is measured.
+        packets: Packets for each pair, path and round; 0 is what the parameters say.
+        interval: Seconds between two packets; 0 is what the parameters say.
 
     Raises:
         PreconditionError: A probe pod does not run, or `rounds` is less than 1.
+        ChecksFailed: The plugin's own device did not count the packets; the samples are kept.
         KitError: The API or a host failed meanwhile; finished rounds are kept, the pods are gone.
     """
     if rounds < 1:
         raise PreconditionError(f"rounds: {rounds}: at least 1 round is needed")
     ctx, journal = session.context, session.journal
+    usual = session.params.probe
+    probe = usual.model_copy(
+        update={"samples": packets or usual.samples, "interval": interval or usual.interval}
+    )
     ctx.read_only = session.dry_run
     journal.stage = STAGE
-    journal.event("measure.started", rounds=rounds, packets=session.params.probe.samples)
-    ctx.facts()
+    journal.event("measure.started", rounds=rounds, packets=probe.samples, interval=probe.interval)
+    facts = ctx.facts()
     taken = 0
+    sent: Counter[str] = Counter()
     probes = ProbeSet.of(ctx)
     with session.exclusive(), probe_pods(ctx, probes) as pods:
         addresses = _addresses(pods, probes)
+        before = network_now(ctx, facts)
         first = _next_round(journal)
         for number in range(first, first + rounds):
-            rows = _round(session, probes, addresses, number, f"{number - first + 1} of {rounds}")
+            shown = f"{number - first + 1} of {rounds}"
+            rows = _round(session, probe, probes, addresses, number, shown)
             write_samples(journal.path / "samples" / "ping" / f"{number}.parquet", rows)
             taken += len(rows)
+            sent.update(str(row["src"]) for row in rows if _left_the_pod(row))
+        counted = device_counters(before, network_now(ctx, facts), ctx.plugin, sent)
+    ctx.record(counted)
     journal.event("measure.ended", samples=taken)
+    bad = failed(counted)
+    if bad:
+        lines = "\n".join(f"  {check}" for check in bad)
+        raise ChecksFailed(f"{STAGE}: {len(bad)} check(s) failed\n{lines}")
     return taken
 
 
@@ -75,7 +98,12 @@ def _addresses(pods: list[Obj], probes: ProbeSet) -> dict[str, str]:
 
 
 def _round(
-    session: Session, probes: ProbeSet, pods: Mapping[str, str], number: int, shown: str
+    session: Session,
+    probe: Probe,
+    probes: ProbeSet,
+    pods: Mapping[str, str],
+    number: int,
+    shown: str,
 ) -> list[dict[str, object]]:
     """Return the rows of one round, in the order of its turns."""
     hosts = {host.name: host.node_address for host in session.inventory}
@@ -84,8 +112,8 @@ def _round(
 
     def measure(pair: pairs.Pair) -> list[dict[str, object]]:
         return [
-            *_samples(session, probes, pair, pods, "pod", number),
-            *_samples(session, probes, pair, hosts, "host", number),
+            *_samples(session, probe, probes, pair, pods, "pod", number),
+            *_samples(session, probe, probes, pair, hosts, "host", number),
         ]
 
     for turn, together in enumerate(schedule, start=1):
@@ -100,6 +128,7 @@ def _round(
 
 def _samples(
     session: Session,
+    probe: Probe,
     probes: ProbeSet,
     pair: pairs.Pair,
     addresses: Mapping[str, str],
@@ -112,7 +141,6 @@ def _samples(
         CommandError: What was said is not ping's.
     """
     source, target = pair
-    probe = session.params.probe
     cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
     started = time.time()
     if path == "pod":
@@ -134,6 +162,11 @@ def _samples(
         started=started,
         interval=probe.interval,
     )
+
+
+def _left_the_pod(row: Mapping[str, object]) -> bool:
+    """Return whether a packet was sent by a pod, and not refused on the way out of its host."""
+    return row["path"] == "pod" and not row["duplicate"] and not row["reason"]
 
 
 def _next_round(journal: Journal) -> int:

@@ -159,6 +159,8 @@ class Context:
         results: Stage -> what it measured while it was applied, for its check to report.
         manifest: The plugin's manifest as it is applied, once it was fetched and read.
         absent: Worker that cannot be reached -> why, in a stage that goes on without it.
+        steady: How long the stages watch the plugin's containers for restarts, in seconds; None is
+            the usual time. Who watches for longer over several stages needs no wait in each.
     """
 
     params: Params
@@ -173,6 +175,7 @@ class Context:
     results: dict[str, list[Check]] = field(default_factory=dict)
     absent: dict[str, ConnectError] = field(default_factory=dict)
     manifest: Prepared | None = None
+    steady: float | None = None
 
     @property
     def hosts(self) -> tuple[Host, ...]:

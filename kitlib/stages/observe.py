@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from kitlib import checks
 from kitlib.checks.nodes import ready_condition
 from kitlib.checks.workloads import available
 from kitlib.errors import ApiError
+from kitlib.facts import HostFacts, links, routes
+from kitlib.facts.sections import command
+from kitlib.fanout import fan_out
 from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, Check
 from kitlib.plugins import Plugin
 from kitlib.plugins.schema import Workload
 from kitlib.retry import Deadline
-from kitlib.stages.base import Context
+from kitlib.stages.base import Context, expect
 
 __all__ = [
     "STEADY_SECONDS",
     "Steady",
     "in_the_cluster",
+    "network_now",
     "plugin_pods",
     "wait_for_nodes",
     "wait_for_workloads",
@@ -30,6 +35,7 @@ EVERY = 0.5
 """Seconds between two looks."""
 STEADY_SECONDS = 10.0
 """The plugin's containers must not restart for that long: a crash loop shows 1/1 in between."""
+_NETWORK = command(links.SCRIPT, routes.SCRIPT, label="read the host's devices and routes")
 DOOMED_RESTARTS = 4
 """A plugin container that was restarted so often will not come up by waiting."""
 
@@ -41,6 +47,16 @@ def in_the_cluster(ctx: Context) -> list[str]:
     return [
         name for name, here in facts.items() if here.kubeadm.joined and here.kubeadm.ca_hash == home
     ]
+
+
+def network_now(ctx: Context, facts: Mapping[str, HostFacts]) -> dict[str, HostFacts]:
+    """Return the hosts' facts with their devices and routes, which probe pods change, read anew."""
+
+    def look(name: str) -> HostFacts:
+        text = expect(ctx.read(name, _NETWORK)).stdout
+        return replace(facts[name], links=links.parse(text), routes=routes.parse(text))
+
+    return fan_out(look, facts).raise_first()
 
 
 def wait_for_nodes(ctx: Context, names: Sequence[str], seconds: float) -> list[Obj]:
@@ -124,20 +140,29 @@ def container_states(pod: Obj) -> Mapping[str, Obj]:
 
 
 class Steady:
-    """A watch over the plugin's containers, begun now: they must not restart for a while."""
+    """A watch over the plugin's containers, begun now: they must not restart for a while.
 
-    def __init__(self, ctx: Context) -> None:
+    Args:
+        ctx: What the stage works with.
+        seconds: For how long; None is what the context says, or else STEADY_SECONDS.
+    """
+
+    def __init__(self, ctx: Context, seconds: float | None = None) -> None:
         self._ctx = ctx
+        self._seconds = next(
+            (each for each in (seconds, ctx.steady) if each is not None), STEADY_SECONDS
+        )
         self._counts = self._read()
         self._begun = time.monotonic()
 
     def end(self) -> list[Check]:
-        """Return one check a container, once STEADY_SECONDS have passed since the beginning."""
-        left = self._begun + STEADY_SECONDS - time.monotonic()
+        """Return one check a container, once its time has passed since the beginning."""
+        left = self._begun + self._seconds - time.monotonic()
         if left > 0:
             self._ctx.waiting(CLUSTER, f"the plugin's restart counts for {left:.0f} s more")
             time.sleep(left)
-        return checks.restarts(self._counts, self._read(), STEADY_SECONDS)
+        lasted = max(self._seconds, round(time.monotonic() - self._begun))
+        return checks.restarts(self._counts, self._read(), lasted)
 
     def _read(self) -> dict[str, int]:
         pods = plugin_pods(self._ctx.kube(), self._ctx.plugin)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from kitlib import checks
 from kitlib.checks.reachability import Heard
 from kitlib.errors import ApiError, CommandError
-from kitlib.facts import HostFacts, links, routes
-from kitlib.facts.sections import command
+from kitlib.facts import HostFacts
 from kitlib.fanout import fan_out
 from kitlib.kube import Obj
 from kitlib.model import Check, Status
 from kitlib.probes import dns, ping
-from kitlib.stages.base import Action, Context, Plan, Stage, expect
+from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.network import manifest_check
-from kitlib.stages.observe import Steady, counted, in_the_cluster, workload_objects
+from kitlib.stages.observe import (
+    Steady,
+    counted,
+    in_the_cluster,
+    network_now,
+    workload_objects,
+)
 from kitlib.stages.presence import absences
 from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
@@ -25,7 +29,6 @@ __all__ = ["Verify"]
 PACKETS = 5
 """Packets for each ordered pair: enough to tell a path that works from one that does not."""
 INTERVAL = 0.2
-_NETWORK = command(links.SCRIPT, routes.SCRIPT, label="read the host's devices and routes")
 NAME = "kubernetes.default.svc.cluster.local"
 
 
@@ -76,7 +79,7 @@ def _planned(action: Action) -> ProbeSet:
 def _measure(
     ctx: Context, probes: ProbeSet, pods: list[Obj], facts: Mapping[str, HostFacts]
 ) -> list[Check]:
-    before = _network_now(ctx, facts)
+    before = network_now(ctx, facts)
     by_node = {pod["spec"]["nodeName"]: pod for pod in pods}
     addresses = {node: pod.get("status", {}).get("podIP", "") for node, pod in by_node.items()}
     kube = ctx.kube()
@@ -94,19 +97,9 @@ def _measure(
     judged += checks.reachability(probes.nodes, heard)
     sent = {node: sum(h.sent for (source, _), h in heard.items() if source == node)
             for node in alive}  # fmt: skip
-    after = _network_now(ctx, facts)
+    after = network_now(ctx, facts)
     judged += checks.device_counters(before, after, ctx.plugin, sent)
     return [*judged, *_names(ctx, probes, alive)]
-
-
-def _network_now(ctx: Context, facts: Mapping[str, HostFacts]) -> dict[str, HostFacts]:
-    """Return the hosts' facts with their devices and routes, which probe pods change, read anew."""
-
-    def look(name: str) -> HostFacts:
-        text = expect(ctx.read(name, _NETWORK)).stdout
-        return replace(facts[name], links=links.parse(text), routes=routes.parse(text))
-
-    return fan_out(look, facts).raise_first()
 
 
 def _ping_from(
