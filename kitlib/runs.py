@@ -127,6 +127,11 @@ class Run:
         return self._text("plugin")
 
     @property
+    def plugin_delegate(self) -> str:
+        """The plugin that it calls; empty for one that calls none."""
+        return str((self.meta.get("params") or {}).get("plugin_delegate") or "")
+
+    @property
     def verdict(self) -> str:
         """PASS, FAIL, PLANNED, INTERRUPTED; UNFINISHED when the run never said."""
         ends = [e.data.get("verdict") for e in self.entries if e.kind == "run.ended"]

@@ -34,7 +34,6 @@ from kitlib.kube import Kube
 from kitlib.masking import mask
 from kitlib.model import CommandResult, Outcome, Verdict
 from kitlib.params import Params, load
-from kitlib.plugins import get as get_plugin
 from kitlib.reach import open_ssh, open_sudo, unlock
 from kitlib.recorder import Recorder, write_once
 from kitlib.retry import Deadline
@@ -162,7 +161,7 @@ class Session:
         journal.forget(*params.secrets())
         self.dry_run = dry_run
         self.inventory = Inventory.from_params(params)
-        self.plugin = get_plugin(params.plugin)
+        self.plugin = params.wanted_plugin
         self._sudo = open_sudo(params)
         self._ssh = self._new_ssh()
         self._access = Access(
@@ -260,7 +259,7 @@ class Session:
                 "dry_run": dry_run,
                 "by_hand": by_hand,
                 "plugin": loaded.plugin,
-                "unsupported": unsupported(loaded, get_plugin(loaded.plugin)),
+                "unsupported": unsupported(loaded, loaded.wanted_plugin),
                 "pod_cidr": str(loaded.effective_pod_cidr),
                 "kubernetes_version": loaded.kubernetes_version,
                 "hosts": [

@@ -106,6 +106,48 @@ def test_the_pod_cidr_follows_the_plugin(tmp_path: Path) -> None:
     assert str(load(stated, {"plugin": "calico"}).effective_pod_cidr) == "10.200.0.0/16"
 
 
+def test_a_plugin_that_calls_another_is_applied_after_it(tmp_path: Path) -> None:
+    """The other one's manifests come first, and its addresses are the pods'."""
+    path = good(tmp_path, plugin="cni-genie", kubernetes_version="1.21.14", pod_cidr="")
+    params = load(path)
+    assert [where.rsplit("/", 1)[1] for where in params.manifests] == [
+        "kube-flannel.yml",
+        "genie-plugin.yaml",
+    ]
+    assert params.masked()["plugin_delegate"] == "flannel"
+    assert params.wanted_plugin.title == "CNI-Genie over Flannel"
+    other = load(path, {"plugin_delegate": "calico", "plugin_source": "http://127.0.0.1:1/"})
+    assert other.manifests == (
+        "http://127.0.0.1:1/calico.yaml",
+        "http://127.0.0.1:1/cni-genie.yaml",
+    )
+    assert str(other.effective_pod_cidr) == "192.168.0.0/16"
+    (tmp_path / "mine.yaml").write_text("")
+    mine = load(path, {"plugin_manifest": str(tmp_path / "mine.yaml")})
+    assert [Path(where).name for where in mine.manifests] == ["kube-flannel.yml", "mine.yaml"]
+
+
+def test_a_plugin_that_calls_another_needs_both_files(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/cni-genie.yaml").write_text("")
+    found = problems(good(tmp_path, plugin="cni-genie", plugin_source="."))
+    assert [each for each in found if "holds no flannel.yaml" in each], found
+
+
+@pytest.mark.parametrize(
+    ("delegate", "part"),
+    [
+        ("flanel", "plugin_delegate: 'flanel': unknown plugin"),
+        ("cni-genie", "plugin_delegate: 'cni-genie': calls another plugin itself"),
+        ("kube-router", "and that is 10-kuberouter.conflist"),
+    ],
+)
+def test_a_plugin_that_cannot_be_called(tmp_path: Path, delegate: str, part: str) -> None:
+    found = problems(good(tmp_path, plugin="cni-genie", plugin_delegate=delegate))
+    assert any(part in each for each in found), found
+    assert load(good(tmp_path, plugin_delegate="kube-router")).wanted_plugin.name == "flannel"
+
+
 def test_paths_start_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "manifest.yaml").write_text("")

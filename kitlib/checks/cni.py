@@ -34,7 +34,9 @@ def cni(facts: Mapping[str, HostFacts], plugin: Plugin) -> list[Check]:
 def foreign_files(facts: HostFacts, plugin: Plugin) -> tuple[CniFile, ...]:
     """Return the network configurations on a host that are not the plugin's."""
     return tuple(
-        each for each in facts.cni.files if not each.loopback_only and each.owner != plugin.name
+        each
+        for each in facts.cni.files
+        if not each.loopback_only and not plugin.has_part(each.owner)
     )
 
 

@@ -25,6 +25,7 @@ from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
 from kitlib.params.rules import absolute, cross_checks, is_address
 from kitlib.params.schema import HostEntry, Probe, Sheet, Ssh, Timeouts, rule_of
 from kitlib.params.software import Packages, Proxy, mask_address
+from kitlib.plugins import Plugin
 
 __all__ = [
     "Packages",
@@ -50,6 +51,7 @@ class Params:
         cluster: The cluster's name (kubeadm's clusterName).
         kubernetes_version: Major, minor and patch, without a v: `1.22.3`.
         plugin: The network plugin's name in the catalogue.
+        plugin_delegate: The plugin that it calls, for one that calls another; empty for the usual.
         plugin_manifest: An address or an absolute file applied instead; empty for the usual one.
         plugin_source: A base address or an absolute directory that holds `<plugin>.yaml`; or empty.
         plugin_backend: How packets get from node to node, a word that the plugin knows; or empty.
@@ -81,6 +83,7 @@ class Params:
     cluster: str
     kubernetes_version: str
     plugin: str
+    plugin_delegate: str
     plugin_manifest: str
     plugin_source: str
     plugin_backend: str
@@ -117,24 +120,39 @@ class Params:
     @property
     def effective_pod_cidr(self) -> IPv4Network:
         """The pod CIDR: the stated one, or what the plugin's manifest expects."""
-        return self.pod_cidr or plugins.get(self.plugin).pod_cidr.default
+        return self.pod_cidr or self.wanted_plugin.pod_cidr.default
+
+    @property
+    def wanted_plugin(self) -> Plugin:
+        """What the catalogue says of the plugin, together with the one that it calls, if any."""
+        return plugins.wanted(self.plugin, self.plugin_delegate)
 
     @property
     def manifests(self) -> tuple[str, ...]:
         """Where the plugin's manifest is: addresses or absolute files, in the order of applying.
 
-        Empty when nothing is stated and no known release of the plugin fits the Kubernetes version,
-        or when the plugin has none.
+        Those of the plugin that it calls come first. Empty when nothing is stated and no known
+        release of the plugin fits the Kubernetes version, or when the plugin has none.
         """
         if plugins.get(self.plugin).per_node is not None:
             return ()
+        delegate = self.wanted_plugin.needs.delegate
+        names = (delegate, self.plugin) if delegate else (self.plugin,)
         if self.plugin_manifest:
-            return (self.plugin_manifest,)
+            before = self._usual_manifests(delegate) if delegate else ()
+            return (*before, self.plugin_manifest)
+        if not self.plugin_source and self.packages.source == "directory":
+            names = (self.plugin,)  # a bundle has both in one file
+        found = [self._usual_manifests(name) for name in names]
+        return tuple(where for each in found for where in each) if all(found) else ()
+
+    def _usual_manifests(self, name: str) -> tuple[str, ...]:
+        """Return where one plugin's own manifests are, when the parameters name none for it."""
         if self.plugin_source:
-            return (f"{self.plugin_source.rstrip('/')}/{self.plugin}.yaml",)
+            return (f"{self.plugin_source.rstrip('/')}/{name}.yaml",)
         if self.packages.source == "directory" and self.packages.directory:
-            return (str(self.packages.directory / f"{self.plugin}.yaml"),)
-        return plugins.get(self.plugin).manifest_addresses(
+            return (str(self.packages.directory / f"{name}.yaml"),)
+        return plugins.get(name).manifest_addresses(
             self.kubernetes_version, nearest=self.allow_unsupported
         )
 
@@ -154,6 +172,7 @@ class Params:
             "cluster": self.cluster,
             "kubernetes_version": self.kubernetes_version,
             "plugin": self.plugin,
+            "plugin_delegate": self.wanted_plugin.needs.delegate,
             "plugin_manifest": self.plugin_manifest,
             "plugin_source": self.plugin_source,
             "plugin_backend": self.plugin_backend,
@@ -302,6 +321,7 @@ def _params(sheet: Sheet, source: Path) -> Params:
         cluster=sheet.cluster,
         kubernetes_version=sheet.kubernetes_version,
         plugin=sheet.plugin,
+        plugin_delegate=sheet.plugin_delegate,
         plugin_manifest=_place(sheet.plugin_manifest, here),
         plugin_source=_place(sheet.plugin_source, here),
         plugin_backend=sheet.plugin_backend,

@@ -18,6 +18,7 @@ from kitlib import plugins
 from kitlib.params.inherit import groups_of, with_inherited
 from kitlib.params.reading import Key, printable
 from kitlib.params.software import package_findings
+from kitlib.plugins.compose import why_not
 
 __all__ = ["Finding", "absolute", "cross_checks", "is_address"]
 
@@ -58,12 +59,25 @@ def cross_checks(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
 
 
 def _plugin(data: Mapping[str, Any]) -> Iterator[Finding]:
-    name = data.get("plugin")
     known = plugins.catalogue()
-    if isinstance(name, str) and name and name not in known:
-        close = get_close_matches(name, known, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        yield ("plugin",), name, f"unknown plugin, known are {', '.join(known)}{meant}"
+    for key in ("plugin", "plugin_delegate"):
+        name = data.get(key)
+        if isinstance(name, str) and name and name not in known:
+            close = get_close_matches(name, known, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            yield (key,), name, f"unknown plugin, known are {', '.join(known)}{meant}"
+    front, delegate = (known.get(str(data.get(key))) for key in ("plugin", "plugin_delegate"))
+    if front and front.needs.delegate and delegate and (why := why_not(front, delegate)):
+        yield ("plugin_delegate",), delegate.name, why
+
+
+def _wanted(data: Mapping[str, Any]) -> plugins.Plugin | None:
+    """Return the plugin with the one that it calls; None where that has a problem of its own."""
+    known = plugins.catalogue()
+    name, delegate = str(data.get("plugin")), str(data.get("plugin_delegate") or "")
+    if name not in known or (delegate and delegate not in known):
+        return None
+    return plugins.wanted(name, delegate)
 
 
 def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
@@ -84,10 +98,13 @@ def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
         path = absolute(source, here)
         if not os.path.isdir(path):  # noqa: PTH112
             yield ("plugin_source",), source, f"no such directory ({_brief(path)})"
-        elif isinstance(name, str) and not os.path.isfile(  # noqa: PTH113
-            path / f"{name}.yaml"
-        ):
-            yield ("plugin_source",), source, f"holds no {name}.yaml ({path})"
+            return
+        wanted = _wanted(data)
+        for each in (wanted.needs.delegate if wanted else "", name):
+            if not isinstance(each, str) or not each:
+                continue
+            if not os.path.isfile(path / f"{each}.yaml"):  # noqa: PTH113
+                yield ("plugin_source",), source, f"holds no {each}.yaml ({path})"
 
 
 def _hosts(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -147,7 +164,7 @@ def _ssh(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
 
 def _networks(data: Mapping[str, Any]) -> Iterator[Finding]:
     stated = data.get("pod_cidr") or ""
-    plugin = plugins.catalogue().get(str(data.get("plugin")))
+    plugin = _wanted(data)
     pods = _network(stated) if stated else plugin.pod_cidr.default if plugin else None
     services = _network(data.get("service_cidr", DEFAULT_SERVICE_CIDR))
     origin = "pod_cidr" if stated else f"pod_cidr (the default of {data.get('plugin')})"

@@ -295,6 +295,8 @@ class Sheet(_Part):
     """The Kubernetes version, always quoted."""
     plugin: Annotated[StrictStr, Field(min_length=1)]
     """The network plugin."""
+    plugin_delegate: StrictStr = ""
+    """The plugin that it calls, where it is one that calls another."""
     plugin_manifest: StrictStr = ""
     """One address or file that is applied instead of the catalogue's."""
     plugin_source: StrictStr = ""

@@ -20,6 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from kitlib.errors import ParamsError, Problem
+from kitlib.plugins.compose import over
 from kitlib.plugins.schema import Plugin, matches
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "leftover_route_tables",
     "owner_of_cni_file",
     "owner_of_interface",
+    "wanted",
 ]
 
 _HERE = Path(__file__).parent
@@ -111,6 +113,21 @@ def get(name: str) -> Plugin:
         meant = f"; did you mean {close[0]!r}?" if close else ""
         raise ParamsError(f"unknown plugin {name!r}, known are {', '.join(known)}{meant}")
     return known[name]
+
+
+def wanted(name: str, delegate: str = "") -> Plugin:
+    """Return a plugin as stages and checks see it: together with the one that it calls, if any.
+
+    Args:
+        name: Its name.
+        delegate: The plugin that it calls; empty for the catalogue's own choice. Of no meaning for
+            one that calls none.
+
+    Raises:
+        ParamsError: There is none of one of the names.
+    """
+    plugin = get(name)
+    return over(plugin, get(delegate or plugin.needs.delegate)) if plugin.needs.delegate else plugin
 
 
 def owner_of_interface(name: str) -> str:

@@ -177,7 +177,8 @@ class Needs(_Entry):
     control_plane_labels: dict[StrictStr, StrictStr] = Field(default={})
     """The same, for control planes alone."""
     delegate: StrictStr = ""
-    """For a plugin without a datapath: the plugin of the catalogue that is applied before it."""
+    """For a plugin without a datapath: the plugin of the catalogue that is applied before it, where
+    the parameters name no other; it finds it by its name in the name of its file."""
 
 
 class Hazards(_Entry):
@@ -329,6 +330,10 @@ class Plugin(_Entry):
     def owns_cni_file(self, name: str) -> bool:
         """Return whether a file of that name in /etc/cni/net.d is this plugin's."""
         return matches(name, (*self.cni.files, *self.cni.extra_files))
+
+    def has_part(self, name: str) -> bool:
+        """Return whether a plugin's name is this one's, or that of the one that it calls."""
+        return bool(name) and name in (self.name, self.needs.delegate)
 
     def is_pod_device(self, name: str) -> bool:
         """Return whether a device of that name is the pod-facing one (or one of them)."""

@@ -149,7 +149,7 @@ def _difference(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str
 
 def _other_plugin(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str:
     for other in catalogue().values():
-        if other.name == ctx.plugin.name:
+        if ctx.plugin.has_part(other.name):
             continue
         for load in other.workloads:
             path = f"/apis/apps/v1/namespaces/{load.namespace}/{load.kind.lower()}s/{load.name}"
@@ -162,7 +162,7 @@ def _other_plugin(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> s
         for device, owner in foreign.items():
             return f"{name} has {device} of {owner}, wanted is {ctx.plugin.name}"
         for file in here.cni.files:
-            if file.owner not in ("", ctx.plugin.name):
+            if file.owner and not ctx.plugin.has_part(file.owner):
                 return f"{name} has {file.name} of {file.owner}, wanted is {ctx.plugin.name}"
     return ""
 
