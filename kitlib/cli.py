@@ -67,6 +67,9 @@ class Format(StrEnum):
     json = "json"
 
 
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="text for a person, json for a script.")
+]
 TimeFactor = Annotated[
     float,
     typer.Option(
@@ -209,9 +212,7 @@ def remove(
 def preflight(
     params: ParamsArg,
     plugin: Plugin = None,
-    format: Annotated[
-        Format, typer.Option("--format", help="text for a person, json for a script.")
-    ] = Format.text,
+    format: FormatOption = Format.text,
 ) -> None:
     """Say everything that would stop or spoil a build, on all hosts at once. Changes nothing.
 
@@ -228,7 +229,7 @@ def preflight(
         with Console(stderr=True).status(asked):
             found = alone.preflight(session)
         if format is Format.json:
-            print(json.dumps(found.as_json(), indent=2))  # noqa: T201 - data, no markup, no width
+            _print_json(found.as_json())
         else:
             found.show(out())
     if found.error:
@@ -299,28 +300,26 @@ def trust(
 @app.command()
 def plugins(
     name: Annotated[str | None, typer.Argument(help="One plugin, whole.")] = None,
+    version: Annotated[
+        str, typer.Option("--for", help="Judge for this Kubernetes version.", metavar="VERSION")
+    ] = "",
+    format: FormatOption = Format.text,
 ) -> None:
-    """List the network plugins of the catalogue, or show one."""
-    import yaml
-
+    """List the network plugins to choose from, or show one whole."""
+    from kitlib import plugin_pages as pages
     from kitlib.plugins import catalogue, get
 
-    if name:
-        fields = get(name).model_dump(mode="json")
-        out().print(yaml.safe_dump(fields, sort_keys=False, width=100), highlight=False)
-        return
-    table = Table("plugin", "Kubernetes", "pod CIDR", "policy", "state")
-    for plugin in catalogue().values():
-        table.add_row(
-            plugin.name,
-            f"{plugin.kubernetes.min} to {plugin.kubernetes.max}",
-            str(plugin.pod_cidr.default),
-            "yes" if plugin.network_policy else "no",
-            f"{plugin.status.state}, {plugin.status.latest} of {plugin.status.released}",
-        )
-    _show(table)
-    for plugin in catalogue().values():
-        out().print(f"{plugin.name}: {plugin.datapath}")
+    known = catalogue()
+    if name and format is Format.json:
+        _print_json(get(name).model_dump(mode="json"))
+    elif name:
+        shown = pages.page(get(name), known, out().width, version)
+        out().print(shown, soft_wrap=True)
+    elif format is Format.json:
+        _print_json(pages.as_data(pages.rows(known, version)))
+    else:
+        found = pages.rows(known, version)
+        out().print(pages.overview(found, out().width, version))
 
 
 @app.command()
@@ -607,6 +606,10 @@ def main() -> None:
 def out() -> Console:
     """Return the console for results; a fresh one, so that redirection at run time holds."""
     return Console(highlight=False, markup=False)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2))  # noqa: T201 - data, no markup, no width
 
 
 def _show(table: Table) -> None:

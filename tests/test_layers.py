@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     (name, frozenset(modules.split()))
     for name, modules in (
         ("words", "__init__ command errors masking model"),
-        ("knowledge", "detached facts inventory manifests params plugins probes software"),
+        ("knowledge", "detached facts inventory params plugins probes software"),
         (
             "doors",
             "access become dial durable fanout hostkeys journal kube recorder retry runlock ssh",
@@ -26,8 +26,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("seeing", "charts diagnosis frames runs"),
         (
             "people",
-            "alone bundling cli comparison findings in_a_row measure membership nb notebooks "
-            "pipeline progress reach removal report roster session trust",
+            "alone bundling cli comparison findings in_a_row measure membership nb notebooks pipeline "
+            "plugin_pages progress reach removal report roster session trust",
         ),
     )
 )

@@ -318,10 +318,14 @@ class Plugin(_Entry):
     ) -> tuple[str, ...]:
         """Return the addresses of the release for a Kubernetes version; empty when none fits."""
         fitting = self.release_for(kubernetes_version, nearest=nearest)
-        if self.manifest is None or fitting is None:
+        return self.addresses_of(fitting) if fitting else ()
+
+    def addresses_of(self, release: Release) -> tuple[str, ...]:
+        """Return the addresses of one release's manifest; empty where it is a chart."""
+        if self.manifest is None:
             return ()
-        where = fitting.addresses or self.manifest.addresses
-        return tuple(each.format(version=fitting.version) for each in where)
+        where = release.addresses or self.manifest.addresses
+        return tuple(each.format(version=release.version) for each in where)
 
     def owns_interface(self, name: str) -> bool:
         """Return whether a device of that name is this plugin's."""
