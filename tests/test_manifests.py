@@ -165,7 +165,7 @@ def test_the_parameters_judge_the_plugins_own_words(tmp_path: Path) -> None:
 
 @pytest.fixture
 def with_parameters(monkeypatch: pytest.MonkeyPatch) -> Plugin:
-    """The catalogue with a flannel that wants a controller and a key, and a /16."""
+    """The catalogue with a flannel that wants a controller and a key."""
     from kitlib.params import plugin as rules
 
     places = [{"placeholder": "__X__"}]
@@ -173,8 +173,7 @@ def with_parameters(monkeypatch: pytest.MonkeyPatch) -> Plugin:
         {"name": "controller", "what": "an address", "places": places},
         {"name": "api_key", "what": "a key", "places": places, "secret": True},
     ]
-    cidr = {"default": "10.244.0.0/16", "stated_in": None, "prefix": 16, "block": "x"}
-    made = plugin_of("flannel", {"parameters": wanted, "pod_cidr": cidr})
+    made = plugin_of("flannel", {"parameters": wanted})
     known = {**plugins.catalogue(), "flannel": made}
     monkeypatch.setattr(plugins, "catalogue", lambda: known)
     rules.secret_parameters.cache_clear()
@@ -199,16 +198,6 @@ def test_required_parameters_and_secrets(tmp_path: Path, monkeypatch: pytest.Mon
     assert params.plugin_parameters["api_key"] == "hunter2hunter2"
     assert params.secrets() == ("hunter2hunter2",)
     assert params.masked()["plugin_parameters"] == {"controller": "192.0.2.9", "api_key": MASK}
-
-
-@pytest.mark.usefixtures("with_parameters")
-def test_a_pool_of_the_wrong_size(tmp_path: Path) -> None:
-    given = {"controller": "a", "api_key": "b"}
-    with pytest.raises(errors.ParamsError) as caught:
-        params_of(tmp_path, plugin_parameters=given, pod_cidr="10.20.4.0/24")
-    assert "pod_cidr: '10.20.4.0/24': flannel takes a /16 only, such as 10.20.0.0/16" in str(
-        caught.value
-    )
 
 
 upstream = pytest.mark.skipif(not UPSTREAM.is_dir(), reason="upstream's manifests are not here")
@@ -297,3 +286,48 @@ def test_which_upstream_workloads_would_never_start(name: str, unable: int) -> N
         spec = manifests.pod_spec(item)
         if spec and spec.get("hostNetwork"):
             assert tolerates(spec, NOT_READY)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests/data/manifests/upgrade").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_upgrade(path: Path) -> None:
+    case = yaml.safe_load(path.read_text())
+    objects = read(case["manifest"], "old")
+    before = yaml.safe_dump(objects)
+    found, notes = manifests.upgrade(objects, case["to"])
+    assert notes == case["notes"]
+    assert found == read(case["upgraded"], "new")
+    assert yaml.safe_dump(objects) == before
+    assert manifests.upgrade(found, case["to"])[0] == found, "once is enough"
+
+
+@upstream
+def test_every_upstream_manifest_has_a_version_that_serves_it_and_can_be_upgraded() -> None:
+    fits = {}
+    for path in sorted(UPSTREAM.glob("*/*.y*ml")):
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            objects = read(path.read_text(), name)
+        except errors.ParamsError:
+            continue
+        fits[name] = newest = manifests.newest_fitting(objects)
+        assert manifests.unserved(objects, newest or "1.36") == [], name
+        upgraded, _ = manifests.upgrade(objects, "1.36")
+        assert manifests.unserved(upgraded, "1.36") == [], name
+    assert fits["romana/romana-kubeadm.yml"] == fits["contiv/contiv.yaml"] == "1.15"
+    assert fits["cni-genie/genie-plugin.yaml"] == "1.21"
+    assert fits["flannel/kube-flannel-v0.18.1.yml"] == "1.24"
+    assert fits["flannel/kube-flannel.yml"] == fits["calico/calico.yaml"] == ""
+
+
+@upstream
+def test_a_retired_plugins_manifest_is_shown_as_a_new_kubernetes_wants_it() -> None:
+    text = (UPSTREAM / "romana/romana-kubeadm-v2.0.2.yml").read_text()
+    shown, notes = manifests.shown_manifest(plugin_of("flannel"), "1.31", text)
+    objects = read(shown, "shown")
+    daemon = next(item for item in objects if item["kind"] == "DaemonSet")
+    assert daemon["spec"]["selector"] == {"matchLabels": {"romana-app": "agent"}}
+    assert manifests.unserved(objects, "1.31") == []
+    assert sum("extensions/v1beta1 -> apps/v1" in note for note in notes) == 4
+    assert sum("not-ready:NoSchedule" in note for note in notes) == 4

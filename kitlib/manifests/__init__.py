@@ -11,6 +11,8 @@ from kitlib.manifests.images import parse as parse_image
 from kitlib.manifests.objects import Obj, dump, identity, is_large, pod_spec, title
 from kitlib.manifests.prepare import Prepared, prepare
 from kitlib.manifests.reading import in_order, read
+from kitlib.manifests.served import in_words, newest_fitting, unserved
+from kitlib.manifests.upgrade import shown_manifest, upgrade
 
 __all__ = [
     "Image",
@@ -21,10 +23,15 @@ __all__ = [
     "identity",
     "images_of",
     "in_order",
+    "in_words",
     "is_large",
+    "newest_fitting",
     "parse_image",
     "pod_spec",
     "prepare",
     "read",
+    "shown_manifest",
     "title",
+    "unserved",
+    "upgrade",
 ]

@@ -17,7 +17,9 @@ from kitlib.manifests.changes import Patch, shown
 from kitlib.manifests.images import parse
 from kitlib.manifests.objects import Obj, containers, title
 from kitlib.manifests.reading import in_order, unique
+from kitlib.manifests.served import in_words, newest_fitting
 from kitlib.manifests.setting import put, stated
+from kitlib.manifests.upgrade import upgrade
 from kitlib.params import Params
 from kitlib.plugins.entry import minor
 from kitlib.plugins.install import Place
@@ -69,8 +71,9 @@ def prepare(
         ParamsError: A parameter has no place in this manifest, or one that it needs is missing.
         PreconditionError: It cannot work as it stands, and only a person can say what is meant.
     """
-    objects, again = unique(copy.deepcopy(objects), where)
-    work = _Work(objects, plugin, params, where, control_plane, told=again)
+    objects, told = unique(copy.deepcopy(objects), where)
+    objects = _served(objects, plugin, params, where, told)
+    work = _Work(objects, plugin, params, where, control_plane, told)
     work.pod_cidr()
     work.settings()
     work.parameters()
@@ -81,6 +84,32 @@ def prepare(
     work.fixed_addresses()
     work.known()
     return Prepared(in_order(objects), tuple(work.patches), tuple(work.told), work.secret)
+
+
+def _served(
+    objects: list[Obj], plugin: Plugin, params: Params, where: str, told: list[str]
+) -> list[Obj]:
+    """Return objects that the cluster's version serves, where the parameters allow to change them.
+
+    Raises:
+        PreconditionError: It does not serve all of them, and the parameters do not allow it.
+    """
+    version = params.kubernetes_version
+    old = in_words(objects, version)
+    if not old:
+        return objects
+    why = f"{plugin.title}: Kubernetes {version} does not serve {old}"
+    if not params.allow_unsupported:
+        fits = newest_fitting(objects)
+        ways = [f"the newest Kubernetes that serves all of it is {fits}"] if fits else []
+        if plugin.status.instead:
+            ways.append(f"plugins that do the same work now: {', '.join(plugin.status.instead)}")
+        ways.append("allow_unsupported: true goes on with the objects as the API has them now")
+        raise PreconditionError(f"plugin manifest: {where}: {why}", remedy="; ".join(ways))
+    told.append(f"unsupported, and allowed by allow_unsupported: {why}")
+    objects, notes = upgrade(objects, version)
+    told += notes
+    return objects
 
 
 @dataclass

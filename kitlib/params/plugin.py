@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
-from ipaddress import IPv4Network
 from typing import Any
 
 from kitlib import plugins
@@ -38,7 +37,7 @@ def secret_parameters() -> frozenset[str]:
 
 
 def plugin_findings(data: Mapping[str, Any]) -> Iterator[Finding]:
-    """Return what is wrong with the plugin's own settings, and with its networks.
+    """Return what is wrong with the plugin's own settings.
 
     Args:
         data: The file's values with the options laid over them.
@@ -51,7 +50,6 @@ def plugin_findings(data: Mapping[str, Any]) -> Iterator[Finding]:
         rule = f"{plugin.name} finds the MTU by itself; leave it out"
         yield ("pod_mtu",), data["pod_mtu"], rule
     yield from _parameters(plugin, data)
-    yield from _pool(plugin, data)
 
 
 def _backend(plugin: plugins.Plugin, backend: object) -> Iterator[Finding]:
@@ -83,16 +81,3 @@ def _parameters(plugin: plugins.Plugin, data: Mapping[str, Any]) -> Iterator[Fin
     for each in plugin.parameters:
         if not each.default and given.get(each.name) in (None, ""):
             yield ("plugin_parameters", each.name), "", f"required by {plugin.name}: {each.what}"
-
-
-def _pool(plugin: plugins.Plugin, data: Mapping[str, Any]) -> Iterator[Finding]:
-    wanted = plugin.pod_cidr.prefix
-    stated = data.get("pod_cidr") or str(plugin.pod_cidr.default)
-    try:
-        network = IPv4Network(stated)
-    except (TypeError, ValueError):
-        return
-    if wanted and network.prefixlen != wanted:
-        larger = network.supernet(new_prefix=wanted) if network.prefixlen > wanted else None
-        such = larger or f"{network.network_address}/{wanted}"
-        yield ("pod_cidr",), stated, f"{plugin.name} takes a /{wanted} only, such as {such}"
