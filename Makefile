@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit newest bench faults lock clean
+.PHONY: help demo test check unit newest bench faults upstream lock clean
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
 
@@ -40,8 +40,11 @@ bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), an
 	$(BIN)/python tests/bench/bench_scale.py --page docs/bench.md
 
 faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then the fault matrix (writes docs/faults.md).
-	$(BIN)/python -m pytest -m thorough tests/e2e
+	$(BIN)/python -m pytest -m thorough tests/e2e tests/lab
 	$(BIN)/python -u tests/faults/matrix.py --write docs/faults.md
+
+upstream: $(VENV)/.installed  ## Upstream's manifests on every version of the lab's API (writes docs/manifests.md).
+	$(BIN)/python tests/lab/upstream.py --write docs/manifests.md
 
 lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest supported one.
 	$(PYTHON) -m venv $(VENV)-lock

@@ -400,3 +400,13 @@ def test_rollout_status_follows_a_deployment(api: apikit.Api) -> None:
     assert "0/1" in api.ok("get", "deploy", "web", "--no-headers")
     api.ok("delete", "deploy", "web")
     until(lambda: not api.ok("get", "rs", "-l", "app=web", "-o", "name"), "garbage collection")
+
+
+def test_an_object_too_long_for_the_annotation_of_apply_needs_server_side(api: apikit.Api) -> None:
+    given = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "long"}}
+    config = json.dumps({**given, "data": {"text": "x" * 300_000}})
+    done = api.kubectl("apply", "-f", "-", stdin=config)
+    assert done.returncode == 1
+    assert "metadata.annotations: Too long: must have at most 262144 bytes" in done.stderr
+    api.ok("apply", "--server-side", "-f", "-", stdin=config)
+    api.ok("delete", "cm", "long")

@@ -73,3 +73,35 @@ def test_every_group_version_has_an_openapi_document() -> None:
         parts = path.split("/")
         group, version = (parts[1], parts[2]) if len(parts) == 3 else ("", parts[1])
         assert discovery.openapi(catalogue, group, version)["paths"], path
+
+
+@pytest.mark.parametrize(("minor", "form"), [(26, ""), (27, "v2beta1"), (30, "v2"), (36, "v2")])
+def test_aggregated_discovery_says_the_same_as_the_documents_of_each_group(
+    minor: int, form: str
+) -> None:
+    served = schema.catalogue(minor)
+    asked = ",".join(
+        f"application/json;g=apidiscovery.k8s.io;v={each};as=APIGroupDiscoveryList"
+        for each in ("v2", "v2beta1")
+    )
+    found, media = discovery.aggregated(served, minor, f"{asked},application/json", core=False)
+    assert media == (asked.split(",")[form != "v2"] if form else "")
+    if not form:
+        assert found == {}
+        return
+    assert found["apiVersion"] == f"apidiscovery.k8s.io/{form}"
+    told = {
+        (group["metadata"]["name"], version["version"], resource["resource"])
+        for group in found["items"]
+        for version in group["versions"]
+        for resource in version["resources"]
+    }
+    assert told == {key for key in served.resources if key[0]}
+    core, _ = discovery.aggregated(served, minor, asked, core=True)
+    (only,) = core["items"]
+    pods = next(r for r in only["versions"][0]["resources"] if r["resource"] == "pods")
+    assert (pods["scope"], pods["singularResource"], pods["shortNames"]) == (
+        "Namespaced", "pod", ["po"],
+    )  # fmt: skip
+    (eviction,) = [sub for sub in pods["subresources"] if sub["subresource"] == "eviction"]
+    assert eviction["responseKind"] == {"group": "policy", "version": "v1", "kind": "Eviction"}

@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 from kitlib.lab.api import errors
-from kitlib.lab.api.schema import Catalogue, Resource
+from kitlib.lab.api.schema import LAST, Catalogue, Resource
 from kitlib.lab.api.settings import Settings
 from kitlib.lab.api.store import Obj, dumps
 
@@ -23,6 +23,9 @@ _SUBRESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "token": ("TokenRequest", ("create",)),
 }
 
+
+# since which minor version aggregated discovery is on by default, by its form
+_AGGREGATED = ((30, "v2"), (27, "v2beta1"))
 
 # An OpenAPI v2 document with nothing in it (swagger "2.0", info, paths), in the protobuf form that
 # kubectl asks for. It skips its own validation of kinds that the document does not describe.
@@ -136,6 +139,67 @@ def _entries(resource: Resource, minor: int) -> list[Obj]:
         if outside:
             sub["group"], sub["version"] = outside
         found.append(sub)
+    return found
+
+
+def aggregated(catalogue: Catalogue, minor: int, accept: str, *, core: bool) -> tuple[Obj, str]:
+    """Return the aggregated answer of `/api` or `/apis`, and its media type.
+
+    Both are empty where the client does not ask for it or the version does not have it: from 1.27
+    on (v2beta1), and as v2 since 1.30. It saves clients a request for each group version.
+    """
+    for wanted in accept.replace(" ", "").split(","):
+        for since, form in _AGGREGATED:
+            parts = {f"v={form}", "g=apidiscovery.k8s.io", "as=APIGroupDiscoveryList"}
+            if minor >= since and parts <= set(wanted.split(";")):
+                return _aggregated(catalogue, form, core=core), wanted
+    return {}, ""
+
+
+def _aggregated(catalogue: Catalogue, form: str, *, core: bool) -> Obj:
+    items = []
+    for name, versions in catalogue.groups().items():
+        if bool(name) == core:
+            continue
+        told = [
+            {
+                "version": each,
+                "resources": [_discovered(resource) for resource in _of(catalogue, name, each)],
+                "freshness": "Current",
+            }
+            for each in versions
+        ]
+        meta = {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None}
+        items.append({"metadata": meta, "versions": told})
+    head = {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{form}"}
+    return {**head, "metadata": {}, "items": items}
+
+
+def _discovered(resource: Resource) -> Obj:
+    """Return one resource as aggregated discovery words it: what `_entries` says, in a tree."""
+    first, *rest = _entries(resource, LAST)
+    gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    found: Obj = {
+        "resource": first["name"],
+        "responseKind": gvk,
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+        "singularResource": first["singularName"],
+        "verbs": first["verbs"],
+        **{key: first[key] for key in ("shortNames", "categories") if key in first},
+    }
+    if rest:
+        found["subresources"] = [
+            {
+                "subresource": sub["name"].partition("/")[2],
+                "responseKind": {
+                    "group": sub.get("group", resource.group),
+                    "version": sub.get("version", resource.version),
+                    "kind": sub["kind"],
+                },
+                "verbs": sub["verbs"],
+            }
+            for sub in rest
+        ]
     return found
 
 

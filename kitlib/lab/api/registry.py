@@ -94,7 +94,7 @@ class Registry:
         self._admit(resource, namespace, obj, dry_run=dry_run)
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + clock.suffix()
-        validate.check(resource, obj, None)
+        validate.check(resource, obj, None, self.minor)
         if self.store.get(resource.store, namespace, meta["name"]):
             raise errors.already_exists(resource.group, resource.plural, meta["name"])
         meta["uid"] = clock.uid()
@@ -158,7 +158,7 @@ class Registry:
         if not subresource:
             self._fill(resource, obj)
             self._keep(resource, obj, old)
-            validate.check(resource, obj, old)
+            validate.check(resource, obj, old, self.minor)
         if dry_run:
             return obj
         return self.save(resource.store, obj, old)

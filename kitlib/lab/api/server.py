@@ -17,7 +17,7 @@ from kitlib.lab.api.proxy import KubeletProxy
 from kitlib.lab.api.registry import CSRS, NAMESPACES, Registry
 from kitlib.lab.api.schema import Resource
 from kitlib.lab.api.special import REVIEWS, Special
-from kitlib.lab.api.store import Obj
+from kitlib.lab.api.store import Obj, dumps
 
 log = logging.getLogger(__name__)
 
@@ -215,11 +215,17 @@ class Server:
             return web.Response(text=text, content_type="application/json")
         if parts[0] in ("healthz", "livez", "readyz"):
             return web.Response(text="ok")
+        minor = self._registry.minor
+        if path in ("/api", "/apis"):
+            accept = request.headers.get("Accept", "")
+            found, media = discovery.aggregated(served, minor, accept, core=path == "/api")
+            if found:
+                body_ = dumps(found).encode()
+                return web.Response(body=body_, headers={"Content-Type": media})
         if path == "/api":
             return answer(discovery.core_versions(self._registry.settings))
         if path == "/apis":
             return answer(discovery.groups(served))
-        minor = self._registry.minor
         if parts[0] == "api" and len(parts) == 2:
             return answer(discovery.resources(served, "", parts[1], minor))
         if parts[0] == "apis" and len(parts) == 2:

@@ -19,13 +19,18 @@ _PATH_NAME_GROUPS = {"rbac.authorization.k8s.io"}
 _WORKLOADS = {"apps/deployments", "apps/daemonsets", "apps/replicasets", "apps/statefulsets"}
 
 
-def check(resource: Resource, obj: Obj, old: Obj | None) -> None:
-    """Refuse an object that the real API would refuse.
+ANNOTATIONS = 256 * 1024
+"""Bytes that the keys and values of one object's annotations may have together."""
+
+
+def check(resource: Resource, obj: Obj, old: Obj | None, minor: int) -> None:
+    """Refuse an object that the real API of 1.`minor` would refuse.
 
     Raises:
         ApiError: 422 with every problem.
     """
     problems = [] if old else _name(resource, obj["metadata"].get("name", ""))
+    problems += _annotations(obj["metadata"].get("annotations") or {}, minor)
     spec = obj.get("spec") or {}
     if resource.store in _WORKLOADS:
         problems += _workload(spec, old)
@@ -76,6 +81,15 @@ def _name(resource: Resource, name: str) -> list[Problem]:
         f"regex used for validation is '{_SUBDOMAIN}')"
     )
     return [_bad("metadata.name", name, rule)]
+
+
+def _annotations(found: dict[str, str], minor: int) -> list[Problem]:
+    size = sum(len(key.encode()) + len(str(value).encode()) for key, value in found.items())
+    if size <= ANNOTATIONS:
+        return []
+    bound = "may not be more than" if minor >= 32 else "must have at most"
+    text = f"Too long: {bound} {ANNOTATIONS} bytes"
+    return [("metadata.annotations", "FieldValueTooLong", text)]
 
 
 def _workload(spec: Obj, old: Obj | None) -> list[Problem]:
