@@ -324,7 +324,11 @@ def _setting(what: str, setting: Setting | None, none: str) -> Iterator[tuple[st
         return
     for place in setting.places:
         yield what, where(place)
-    yield "", f"one of {', '.join(setting.values)}" if setting.values else ""
+    words = [
+        word if word == written else f"{word} ({written})"
+        for word, written in setting.values.items()
+    ]
+    yield "", f"one of {', '.join(words)}" if words else ""
 
 
 def _needs(plugin: Plugin) -> Iterator[tuple[str, str]]:

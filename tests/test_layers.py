@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     (name, frozenset(modules.split()))
     for name, modules in (
         ("words", "__init__ command errors masking model"),
-        ("knowledge", "detached facts inventory params plugins probes software"),
+        ("knowledge", "detached facts inventory manifests params plugins probes software"),
         (
             "doors",
             "access become dial durable fanout hostkeys journal kube recorder retry runlock ssh",

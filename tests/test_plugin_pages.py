@@ -139,7 +139,6 @@ SAID_OTHERWISE = (
     ".nodes",  # in words
     ".sha256.key",
     # What is written; the page has the words that are chosen.
-    *(f".backend.values.{word}" for word in ("vxlan", "none")),
     ".per_node.network",
     ".per_node.comment",
     ".state",
@@ -181,7 +180,7 @@ def test_a_page_says_what_the_kit_makes_of_the_facts() -> None:
         "ConfigMap a, key b.json, c.0 in it",
         "DaemonSet d, argument --mode",
         "Installation e, field spec.mode",
-        "one of vxlan, none",
+        "one of vxlan (VXLAN), none (Never)",
         "can cut SSH off",
         "in no public registry",
         "broken since 1.16",
