@@ -13,7 +13,11 @@ import pytest
 import yaml
 
 from kitlib import plugins
+from kitlib.errors import ParamsError
+from kitlib.manifests import prepare
+from kitlib.params import load as load_params
 from kitlib.plugins import Plugin
+from kitlib.plugins.entry import minor
 from kitlib.plugins.install import Place
 
 MANIFESTS = Path(__file__).parents[2] / "shared/plugins/manifests"
@@ -218,3 +222,66 @@ def test_genie_gives_everybody_a_right_and_says_so() -> None:
     groups = {each["name"] for item in bindings for each in item["subjects"]}
     assert "system:authenticated" in groups
     assert any("system:authenticated" in trap.what for trap in plugins.get("cni-genie").traps)
+
+
+GIVEN = {
+    "nuage": {
+        "vsd_url": "https://192.0.2.7:7443",
+        "vsc": "192.0.2.8",
+        "vsc_standby": "192.0.2.9",
+        "token": "a.b.c",
+        "release": "20.10.6",
+    }
+}
+
+
+@pytest.mark.parametrize(("name", "version"), CASES)
+def test_the_engine_fills_in_what_upstream_left_open(
+    name: str, version: str, tmp_path: Path
+) -> None:
+    host = {"name": "cp", "address": "192.0.2.1", "role": "control_plane"}
+    wanted: dict[str, Any] = {
+        "cluster": "x",
+        "kubernetes_version": f"{version}.1",
+        "plugin": name,
+        "hosts": [host],
+        "plugin_parameters": GIVEN.get(name, {}),
+    }
+    if plugins.get(name).pod_cidr.stated_in:
+        wanted["pod_cidr"] = "10.160.0.0/12"
+    file = tmp_path / "x.yaml"
+    file.write_text(yaml.safe_dump(wanted))
+    params = load_params(file)
+    plugin = params.wanted_plugin
+    items = objects(name, version)
+    if plugin.needs.delegate == "flannel":
+        text = (MANIFESTS / "flannel/kube-flannel.yml").read_text()
+        items = [*yaml.safe_load_all(text), *items]
+    made = prepare(items, plugin, params, where=name, control_plane="192.0.2.1")
+    text = json.dumps(made.objects)
+    for parameter in plugin.parameters:
+        words = [parameter.dummy, *(place.placeholder for place in parameter.places)]
+        assert not [word for word in words if word and word in text]
+    if "pod_cidr" in wanted:
+        assert str(plugin.pod_cidr.default) not in text.replace("\\\\/", "/")
+        assert "10.160.0.0/12" in text.replace("\\\\/", "/")
+    for load in plugin.workloads:
+        spec = pod(one(made.objects, load.kind, load.namespace, load.name))
+        if load.starts_on_not_ready and minor(version) >= (1, 12):
+            assert tolerates(spec, NOT_READY), load.name
+        if load.nodes != "workers" and load.starts_on_not_ready:
+            assert tolerates(spec, CONTROL_PLANE), load.name
+    assert made.secret == (name == "nuage")
+    assert not [line for line in made.lines if "a.b.c" in line]
+
+
+def test_a_template_that_nobody_filled_in_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    host = {"name": "cp", "address": "192.0.2.1", "role": "control_plane"}
+    wanted = {"cluster": "x", "kubernetes_version": "1.18.20", "plugin": "nuage", "hosts": [host]}
+    file.write_text(yaml.safe_dump(wanted))
+    params = load_params(file)
+    with pytest.raises(ParamsError) as caught:
+        prepare(objects("nuage", "1.18"), params.wanted_plugin, params, control_plane="192.0.2.1")
+    for name in GIVEN["nuage"]:
+        assert f"plugin_parameters: {name}: required" in str(caught.value)

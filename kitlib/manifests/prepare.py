@@ -22,7 +22,7 @@ from kitlib.manifests.setting import put, stated
 from kitlib.manifests.upgrade import upgrade
 from kitlib.params import Params
 from kitlib.plugins.entry import minor
-from kitlib.plugins.install import Place
+from kitlib.plugins.install import Parameter, Place
 from kitlib.plugins.schema import Plugin
 
 __all__ = ["Prepared", "prepare"]
@@ -81,6 +81,7 @@ def prepare(
     version = params.kubernetes_version
     work.patches += traps.not_ready_tolerations(objects, plugin, version)
     work.patches += traps.control_plane_words(objects, version)
+    work.patches += traps.on_control_planes(objects, plugin, version)
     work.fixed_addresses()
     work.known()
     return Prepared(in_order(objects), tuple(work.patches), tuple(work.told), work.secret)
@@ -166,8 +167,9 @@ class _Work:
                 control_plane=self.control_plane,
                 pod_cidr=self.params.effective_pod_cidr,
                 service_cidr=self.params.service_cidr,
+                delegate=self.plugin.needs.delegate,
             )
-            if not value and not self.own_file:
+            if not value and (self._is_dummy(each) if each.dummy else not self.own_file):
                 missing.append(f"plugin_parameters: {each.name}: required: {each.what}")
             elif value:
                 self.secret |= each.secret
@@ -175,6 +177,11 @@ class _Work:
                     self._set(place, value, each.name, secret=each.secret, must=not self.own_file)
         if missing:
             raise ParamsError("\n".join(missing))
+
+    def _is_dummy(self, parameter: Parameter) -> bool:
+        """Return whether the manifest still has upstream's dummy where the value belongs."""
+        found = {str(each) for place in parameter.places for each in stated(self.objects, place)}
+        return any(parameter.dummy in each for each in found)
 
     def _set(
         self, place: Place, value: str | int, why: str, *, secret: bool = False, must: bool = True

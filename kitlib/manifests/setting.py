@@ -32,7 +32,8 @@ def stated(objects: list[Obj], place: Place) -> list[Any]:
     Raises:
         ParamsError: The way to it is blocked: what should be JSON is none.
     """
-    return [value for _, _, value, _ in _find(objects, place) if value is not None]
+    found = [value for _, _, value, _ in _find(objects, place) if value is not None]
+    return [place.read(each) if isinstance(each, str) else each for each in found]
 
 
 def put(
@@ -59,7 +60,7 @@ def put(
         if place.placeholder:
             new: Any = str(old).replace(place.placeholder, str(value))
         else:
-            new = _alike(value, old)
+            new = _alike(place.written(str(value)) if place.form != "{}" else value, old)
         if new != old:
             write(new)
             # Of a text with a placeholder in it only that one is shown: the text may be long.

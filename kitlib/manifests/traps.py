@@ -1,4 +1,4 @@
-"""Two traps that keep a plugin's pods from ever starting, found in any manifest and patched in it.
+"""Traps that keep a plugin's pods from ever starting, found in any manifest and patched in it.
 
 Nodes that are not Ready carry node.kubernetes.io/not-ready:NoSchedule, and the DaemonSet controller
 tolerates only its NoExecute twin; and kubeadm calls its control planes `control-plane` alone now.
@@ -14,7 +14,7 @@ from kitlib.manifests.objects import Obj, pod_spec, title
 from kitlib.plugins.entry import minor
 from kitlib.plugins.schema import Plugin
 
-__all__ = ["control_plane_words", "not_ready_tolerations", "tolerates"]
+__all__ = ["control_plane_words", "not_ready_tolerations", "on_control_planes", "tolerates"]
 
 NOT_READY = "node.kubernetes.io/not-ready"
 MASTER = "node-role.kubernetes.io/master"
@@ -99,6 +99,30 @@ def control_plane_words(objects: list[Obj], kubernetes_version: str) -> list[Pat
             ]
             why = "kubeadm taints its control planes so"
             patches.append(Patch(who, "tolerations", "", f"{CONTROL_PLANE}:NoSchedule", why))
+    return patches
+
+
+def on_control_planes(objects: list[Obj], plugin: Plugin, kubernetes_version: str) -> list[Patch]:
+    """Let DaemonSets that belong on every node run on control planes, in the objects themselves.
+
+    Returns:
+        What was changed.
+    """
+    old = minor(kubernetes_version) < RENAMED_SINCE
+    everywhere = {
+        each.name for each in plugin.workloads if each.kind == "DaemonSet" and each.nodes == "all"
+    }
+    patches = []
+    for item in objects:
+        spec = pod_spec(item) if item["kind"] == "DaemonSet" else None
+        if spec is None or item["metadata"].get("name") not in everywhere:
+            continue
+        taint = MASTER if old else CONTROL_PLANE
+        if not tolerates(spec, taint):
+            added = {"key": taint, "operator": "Exists", "effect": "NoSchedule"}
+            spec["tolerations"] = [*(spec.get("tolerations") or []), added]
+            why = "it belongs on every node, control planes too"
+            patches.append(Patch(title(item), "tolerations", "", f"{taint}:NoSchedule", why))
     return patches
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from kitlib import plugins
 from kitlib.params.reading import Written
-from kitlib.params.rules import Finding
+from kitlib.params.rules import Finding, wanted_of
 
 __all__ = ["from_environment", "plugin_findings", "secret_parameters"]
 
@@ -42,7 +42,7 @@ def plugin_findings(data: Mapping[str, Any]) -> Iterator[Finding]:
     Args:
         data: The file's values with the options laid over them.
     """
-    plugin = plugins.catalogue().get(str(data.get("plugin")))
+    plugin = wanted_of(data)
     if plugin is None:
         return
     yield from _backend(plugin, data.get("plugin_backend"))
@@ -79,5 +79,7 @@ def _parameters(plugin: plugins.Plugin, data: Mapping[str, Any]) -> Iterator[Fin
     if data.get("plugin_manifest"):
         return  # a person's own manifest has them in it
     for each in plugin.parameters:
+        if each.dummy:
+            continue  # the manifest tells whether somebody has filled it in already
         if not each.default and given.get(each.name) in (None, ""):
             yield ("plugin_parameters", each.name), "", f"required by {plugin.name}: {each.what}"

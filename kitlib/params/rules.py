@@ -20,7 +20,7 @@ from kitlib.params.reading import Key, printable
 from kitlib.params.software import package_findings
 from kitlib.plugins.compose import why_not
 
-__all__ = ["Finding", "absolute", "cross_checks", "is_address"]
+__all__ = ["Finding", "absolute", "cross_checks", "is_address", "wanted_of"]
 
 Finding = tuple[Key, object, str]
 """A key, its value, and the rule that it breaks."""
@@ -71,7 +71,7 @@ def _plugin(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield ("plugin_delegate",), delegate.name, why
 
 
-def _wanted(data: Mapping[str, Any]) -> plugins.Plugin | None:
+def wanted_of(data: Mapping[str, Any]) -> plugins.Plugin | None:
     """Return the plugin with the one that it calls; None where that has a problem of its own."""
     known = plugins.catalogue()
     name, delegate = str(data.get("plugin")), str(data.get("plugin_delegate") or "")
@@ -99,7 +99,7 @@ def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
         if not os.path.isdir(path):  # noqa: PTH112
             yield ("plugin_source",), source, f"no such directory ({_brief(path)})"
             return
-        wanted = _wanted(data)
+        wanted = wanted_of(data)
         for each in (wanted.needs.delegate if wanted else "", name):
             if not isinstance(each, str) or not each:
                 continue
@@ -164,7 +164,7 @@ def _ssh(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
 
 def _networks(data: Mapping[str, Any]) -> Iterator[Finding]:
     stated = data.get("pod_cidr") or ""
-    plugin = _wanted(data)
+    plugin = wanted_of(data)
     pods = _network(stated) if stated else plugin.pod_cidr.default if plugin else None
     services = _network(data.get("service_cidr", DEFAULT_SERVICE_CIDR))
     origin = "pod_cidr" if stated else f"pod_cidr (the default of {data.get('plugin')})"
