@@ -495,11 +495,11 @@ def overrides_for(candidate: Candidate, own: str, base: Mapping[str, object]) ->
 
     Args:
         candidate: The plugin and its version.
-        own: The plugin of the file: a manifest that the file names is that one's.
+        own: The plugin of the file: a manifest or backend that the file names is that one's.
         base: What holds in every run.
     """
     mine = {"plugin": candidate.plugin, "kubernetes_version": candidate.kubernetes_version}
-    other = {} if candidate.plugin == own else {"plugin_manifest": ""}
+    other = {} if candidate.plugin == own else {"plugin_manifest": "", "plugin_backend": ""}
     return {**base, **mine, **other}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -159,19 +159,20 @@ class Maker:
         loses: Iterable[tuple[str, str, int]] = (),
         slow: str = "",
         skip: Iterable[tuple[str, str]] = (),
+        base: Mapping[str, float] | None = None,
     ) -> None:
         """Add a round of latency of every ordered pair on both paths."""
         lost = {(src, dst): many for src, dst, many in loses}
         left_out = set(skip)
         rows = []
-        for path, base in (("host", 0.021), ("pod", 0.043)):
+        for path, usual in (("host", 0.021), ("pod", 0.043)):
             for src in self.names:
                 for dst in self.names:
                     if src == dst or (src, dst) in left_out:
                         continue
                     for seq in range(1, count + 1):
                         gone = path == "pod" and seq > count - lost.get((src, dst), 0)
-                        rtt = base * self.random.lognormvariate(0, 0.18)
+                        rtt = (base or {}).get(path, usual) * self.random.lognormvariate(0, 0.18)
                         rtt *= 3 if seq == 1 else 1
                         rtt += 2.4 if path == "pod" and slow in (src, dst) else 0
                         rows.append(
@@ -238,3 +239,47 @@ def empty_run(root: Path) -> Path:
     """Return a run that was begun and in which nothing happened."""
     maker = Maker(root)
     return maker.write()
+
+
+def compared_run(
+    root: Path,
+    plugin: str,
+    number: int,
+    *,
+    pod: float = 0.04,
+    host: float = 0.02,
+    comparison: str = "c1",
+    **meta: Any,
+) -> Path:
+    """Return a run of a comparison that passed.
+
+    Args:
+        root: The directory of all runs.
+        plugin: What was built.
+        number: Its round.
+        pod: The median round trip between pods, in milliseconds.
+        host: That between the hosts.
+        comparison: The comparison's name; empty for a run that is of none.
+        meta: What else stands in run.json.
+    """
+    maker = Maker(root, seed=hash_of(plugin, number))
+    maker.path = root / "lab" / f"2026112{number}T180640Z-{plugin}"
+    for name, t in (("init", 1.0), ("join", 7.0)):
+        maker.stage(name, t, 4.0)
+    for index in range(len(maker.names)):
+        registered = 3.0 if index == 0 else 9.0
+        maker.node(index, registered, registered + 5.0, registered + 0.5)
+    maker.samples(count=60, base={"pod": pod, "host": host})
+    maker.meta |= {
+        "run_id": maker.path.name,
+        "plugin": plugin,
+        "started": utc(START + 1000 * number),
+        **({"comparison": {"id": comparison, "round": number}} if comparison else {}),
+        **meta,
+    }
+    return maker.write(str(meta.get("verdict", "PASS")))
+
+
+def hash_of(plugin: str, number: int) -> int:
+    """Return a seed that is the same in every process."""
+    return sum(map(ord, plugin)) * 31 + number

@@ -41,6 +41,10 @@ def params(tmp_path: Path) -> Path:
 
 
 def test_all_is_the_whole_catalogue_and_each_on_the_newest_version_it_fits(params: Path):
+    stated = yaml.safe_load(params.read_text())
+    wanted = {each.name: "x" for plugin in catalogue().values() for each in plugin.parameters}
+    given = {**wanted, **stated["plugin_parameters"]}
+    params.write_text(yaml.safe_dump({**stated, "plugin_parameters": given}))
     plan = plan_comparison(params)
     assert {each.plugin for each in plan.candidates} == set(catalogue())
     for each in plan.candidates:
@@ -107,11 +111,18 @@ def test_clusters_that_may_not_be_reset_are_not_built_over(params: Path, stated:
     assert plan_comparison(params, THREE, confirm="lab").overrides == {"confirm_reset": "lab"}
 
 
+def test_what_only_an_operator_knows_is_asked_for_before_anything_begins(params: Path):
+    stated = yaml.safe_load(params.read_text())
+    params.write_text(yaml.safe_dump({**stated, "plugin_parameters": {}}))
+    with pytest.raises(ParamsError, match="vsd_url"):
+        plan_comparison(params, "flannel,nuage")
+
+
 def test_a_manifest_that_the_file_names_is_its_own_plugins_alone():
     same = comparison.overrides_for(Candidate("flannel", "1.36.5"), "flannel", {})
     other = comparison.overrides_for(Candidate("calico", "1.36.5"), "flannel", {})
     assert "plugin_manifest" not in same
-    assert other["plugin_manifest"] == ""
+    assert (other["plugin_manifest"], other["plugin_backend"]) == ("", "")
 
 
 def test_a_plan_says_what_is_lost_and_how_long_it_takes(params: Path):

@@ -1,0 +1,226 @@
+"""How sure a number is: intervals for one plugin's latency, and for the differences of many.
+
+Packets are no independent witnesses. Those of one ping share what the machine did just then, all
+pairs of one build share how that build came out, and a thousand packets of one build know nothing
+of the next one. What is drawn independently is the build, one in each round; of those there are
+few. Both methods here count builds, not packets:
+
+* `clustered`: a cluster bootstrap in two stages. Each resample draws rounds, and in each drawn
+  round pairs of nodes, both with replacement and always with all their packets. Few clusters make
+  such intervals too narrow (the spread of R draws is short by (R - 1) / R, and a normal quantile
+  stands where Student's belongs), so they are widened by just that.
+* `contrasts`: the differences between plugins, by the analysis that belongs to the design, blocks
+  of one build each: value = plugin + round + rest. The rest of all plugins together says how much
+  builds differ by themselves, which three builds of one plugin could not. The intervals hold for
+  all differences at once (Tukey's studentised range): with twelve plugins there are 66, of which
+  three would be called different by chance if each were judged alone at 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Clusters",
+    "Contrast",
+    "Interval",
+    "clustered",
+    "contrasts",
+    "pooled_quantile",
+    "studentised_range",
+    "weighted_mean",
+]
+
+RESAMPLES = 1000
+SEED = 20
+NORMAL = 1.959964
+"""The 97.5th percentile of the normal distribution."""
+_DRAWS = 200_000
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Statistic = Callable[[Counts], float]
+"""Gets how often each cell was drawn, gives the number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number and the bounds that hold its true value with 95 % confidence.
+
+    Attributes:
+        value: The number.
+        low: The lower bound; NaN where nothing can be said (one round alone).
+        high: The upper bound.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """How two plugins differ.
+
+    Attributes:
+        first: One.
+        second: The other.
+        difference: The first one's value minus the second one's; NaN where no round has both,
+            directly or by way of others.
+        low: The lower bound; NaN where nothing can be said.
+        high: The upper bound.
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def judged(self) -> bool:
+        """True where there are bounds."""
+        return not math.isnan(self.low)
+
+    @property
+    def differs(self) -> bool:
+        """True where the interval does not hold 0."""
+        return self.judged and not self.low <= 0 <= self.high
+
+
+class Clusters:
+    """Cells (a round and a pair of nodes) that are drawn together, and a thousand draws of them.
+
+    Args:
+        rounds: The round of each cell.
+        resamples: How many draws.
+        seed: What they are drawn with.
+    """
+
+    def __init__(
+        self, rounds: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = SEED
+    ) -> None:
+        names = list(dict.fromkeys(rounds))
+        place = {name: number for number, name in enumerate(names)}
+        of = np.array([place[each] for each in rounds], dtype=np.int64)
+        self.rounds = len(names)
+        self.once: Counts = np.ones(len(of), dtype=np.int64)
+        draw = np.random.default_rng(seed)
+        members = [np.flatnonzero(of == number) for number in range(self.rounds)]
+        self.draws: Counts = np.zeros((resamples, len(of)), dtype=np.int64)
+        for row in self.draws:
+            for number in draw.integers(self.rounds, size=self.rounds):
+                cells = members[number]
+                np.add.at(row, draw.choice(cells, size=len(cells)), 1)
+
+    @property
+    def widening(self) -> float:
+        """By how much the spread of the draws falls short of a new experiment's: 2.7 of 3."""
+        few = self.rounds / (self.rounds - 1)
+        return studentised_range(2, self.rounds - 1) / math.sqrt(2) / NORMAL * math.sqrt(few)
+
+
+def clustered(clusters: Clusters, statistic: Statistic) -> Interval:
+    """Return a statistic with its interval; one round alone has none."""
+    value = statistic(clusters.once)
+    if clusters.rounds < 2 or math.isnan(value):
+        return Interval(value)
+    drawn = np.array([statistic(counts) for counts in clusters.draws])
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    wider = clusters.widening
+    return Interval(
+        value,
+        value - wider * max(value - float(low), 0.0),
+        value + wider * max(float(high) - value, 0.0),
+    )
+
+
+def pooled_quantile(values: Floats, cells: Counts, share: float) -> Statistic:
+    """Return the quantile of all values together, as a statistic.
+
+    Args:
+        values: One for each packet that came back.
+        cells: The cell of each.
+        share: 0.5 for the median.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered, cell_of = values[order], cells[order]
+
+    def quantile(counts: Counts) -> float:
+        passed = np.cumsum(counts[cell_of])
+        if not len(passed) or not passed[-1]:
+            return math.nan
+        return float(ordered[np.searchsorted(passed, share * passed[-1])])
+
+    return quantile
+
+
+def weighted_mean(values: Floats) -> Statistic:
+    """Return the mean of one value a cell, as a statistic; cells without one are left out."""
+    known = ~np.isnan(values)
+    there = np.where(known, values, 0.0)
+
+    def mean(counts: Counts) -> float:
+        weight = float(counts[known].sum())
+        return float(counts @ there) / weight if weight else math.nan
+
+    return mean
+
+
+def contrasts(values: Mapping[tuple[str, Hashable], float]) -> list[Contrast]:
+    """Return every difference between two plugins, with intervals that hold for all at once.
+
+    Args:
+        values: (plugin, round) -> its value in that build; builds that failed are missing.
+    """
+    cells = [key for key, value in values.items() if not math.isnan(value)]
+    names = list(dict.fromkeys(name for name, _ in values))
+    blocks = list(dict.fromkeys(block for _, block in cells))
+    columns = len(names) + len(blocks)
+    design = np.zeros((len(cells), columns))
+    for row, (name, block) in enumerate(cells):
+        design[row, names.index(name)] = 1
+        design[row, len(names) + blocks.index(block)] = 1
+    seen = np.array([values[key] for key in cells])
+    inverse = np.linalg.pinv(design.T @ design)
+    fitted = inverse @ design.T @ seen
+    free = len(cells) - int(np.linalg.matrix_rank(design)) if cells else 0
+    rest = seen - design @ fitted
+    variance = float(rest @ rest) / free if free > 0 else math.nan
+    wide = studentised_range(len(names), free) / math.sqrt(2) if free > 0 else math.nan
+    reach = inverse @ (design.T @ design)  # what the builds can tell apart, projected on itself
+    found = []
+    for one, other in combinations(range(len(names)), 2):
+        contrast = np.zeros(columns)
+        contrast[one], contrast[other] = 1, -1
+        if not np.allclose(contrast @ reach, contrast, atol=1e-8):
+            found.append(Contrast(names[one], names[other], math.nan, math.nan, math.nan))
+            continue
+        difference = float(contrast @ fitted)
+        half = wide * math.sqrt(variance * float(contrast @ inverse @ contrast))
+        found.append(
+            Contrast(names[one], names[other], difference, difference - half, difference + half)
+        )
+    return found
+
+
+@lru_cache(maxsize=256)
+def studentised_range(groups: int, free: int) -> float:
+    """Return the 95th percentile of the studentised range: drawn, with the same seed every time.
+
+    Args:
+        groups: How many means are compared; of 2 it is Student's t times the root of 2.
+        free: Degrees of freedom of the spread that they are measured with.
+    """
+    draw: Any = np.random.default_rng(SEED)
+    normal = draw.standard_normal((_DRAWS, groups))
+    spread = np.sqrt(draw.chisquare(free, _DRAWS) / free)
+    return float(np.quantile((normal.max(axis=1) - normal.min(axis=1)) / spread, 0.95))
