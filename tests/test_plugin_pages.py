@@ -138,7 +138,6 @@ SAID_OTHERWISE = (
     ".addresses",  # with the release filled in: see below
     ".nodes",  # in words
     ".sha256.key",
-    # What is written; the page has the words that are chosen.
     ".per_node.network",
     ".per_node.comment",
     ".state",
