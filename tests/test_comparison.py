@@ -111,13 +111,6 @@ def test_clusters_that_may_not_be_reset_are_not_built_over(params: Path, stated:
     assert plan_comparison(params, THREE, confirm="lab").overrides == {"confirm_reset": "lab"}
 
 
-def test_what_only_an_operator_knows_is_asked_for_before_anything_begins(params: Path):
-    stated = yaml.safe_load(params.read_text())
-    params.write_text(yaml.safe_dump({**stated, "plugin_parameters": {}}))
-    with pytest.raises(ParamsError, match="vsd_url"):
-        plan_comparison(params, "flannel,nuage")
-
-
 def test_a_manifest_that_the_file_names_is_its_own_plugins_alone():
     same = comparison.overrides_for(Candidate("flannel", "1.36.5"), "flannel", {})
     other = comparison.overrides_for(Candidate("calico", "1.36.5"), "flannel", {})
