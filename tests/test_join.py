@@ -13,6 +13,7 @@ import pytest
 import yaml
 from factory import host_facts
 
+from kitlib import plugins
 from kitlib.command import Cmd, Secret
 from kitlib.errors import CommandError, ParseError, PreconditionError
 from kitlib.inventory import Host, Role, Taint
@@ -27,7 +28,7 @@ from kitlib.stages.configuration import (
     upload_configuration,
 )
 from kitlib.stages.invitation import check_invitation, create_token, new_token
-from kitlib.stages.marks import missing, node_marks
+from kitlib.stages.marks import missing, node_marks, with_plugin
 
 PARAMS = load(Path(__file__).resolve().parent.parent / "params/lab.yaml")
 
@@ -268,3 +269,17 @@ def test_only_what_a_node_lacks_is_added() -> None:
     assert missing(host, whole) == ([], [])
     assert [each.status for each in node_marks(host, whole)] == [Status.PASS]
     assert node_marks(Host("w", "w"), whole) == []
+
+
+def test_a_plugin_that_looks_for_labels_gets_them_beside_the_parameters_own() -> None:
+    plugin = plugins.get("ovn")
+    own = Host("w", "w", labels={"disk": "fast"})
+    assert with_plugin(own, plugin).labels == {"k8s.ovn.org/zone-name": "w", "disk": "fast"}
+    stated = Host("w", "w", labels={"k8s.ovn.org/zone-name": "east"})
+    assert with_plugin(stated, plugin).labels == {"k8s.ovn.org/zone-name": "east"}
+    roles = plugin.needs.model_copy(update={"control_plane_labels": {"role": ""}})
+    plugin = plugin.model_copy(update={"needs": roles})
+    assert "role" not in with_plugin(own, plugin).labels
+    assert "role" in with_plugin(Host("p", "p", role=Role.CONTROL_PLANE), plugin).labels
+    (labels, taints) = missing(with_plugin(own, plugin), {"metadata": {"name": "w"}})
+    assert (labels, taints) == (["k8s.ovn.org/zone-name=w", "disk=fast"], [])

@@ -17,7 +17,8 @@ from kitlib.journal import Journal
 from kitlib.params import load
 from kitlib.plugins import get as get_plugin
 from kitlib.stages import Context
-from kitlib.stages.situation import judge
+from kitlib.stages.init import Init
+from kitlib.stages.situation import judge, missing_of_init
 
 PARAMS = Path(__file__).resolve().parent.parent / "params/lab.yaml"
 PLANES = ("control-plane-1", "control-plane-2")
@@ -82,3 +83,32 @@ def test_an_init_without_an_api_servers_manifest_is_not_waited_for(tmp_path):
     found = judge(context(tmp_path, control_plane_1=(LOGIN, MEMBER), control_plane_2=()))
     assert not found.wanted
     assert found.reset == {PLANES[0]: "a kubeadm init that did not end"}
+
+
+class _Cluster:
+    """An API that has these DaemonSets and every other object."""
+
+    def __init__(self, *daemons: str) -> None:
+        self.daemons = daemons
+
+    def find(self, path: str) -> Any:
+        return (
+            None if "/daemonsets/" in path and path.rsplit("/", 1)[-1] not in self.daemons else {}
+        )
+
+
+def test_an_init_ended_without_kube_proxy_where_the_plugin_does_its_work() -> None:
+    bare: Any = _Cluster()
+    flannel, ovn = get_plugin("flannel"), get_plugin("ovn")
+    assert missing_of_init(bare, ovn) == ()
+    assert missing_of_init(bare, flannel) == ("DaemonSet kube-proxy",)
+
+
+def test_init_leaves_kube_proxy_out_for_a_plugin_that_does_its_work(tmp_path: Path) -> None:
+    ctx = context(tmp_path, **{PLANES[0].replace("-", "_"): ()})
+    with_proxy = [str(action.command) for action in Init().plan(ctx).actions]
+    ovn = replace(ctx, plugin=get_plugin("ovn"))
+    _, started = Init().plan(ovn).actions
+    assert not any("skip-phases" in command for command in with_proxy)
+    assert "--skip-phases=addon/kube-proxy" in str(started.command)
+    assert "no kube-proxy: OVN-Kubernetes" in started.what

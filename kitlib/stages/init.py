@@ -9,11 +9,13 @@ from kitlib.software.proxy import environment
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.broken_off import stop_where_broken_off
 from kitlib.stages.configuration import KIT_DIRECTORY, init_configuration
-from kitlib.stages.situation import missing_of_init
+from kitlib.stages.situation import missing_of_init, wants_kube_proxy
 
 __all__ = ["Init"]
 
 CONFIG = f"{KIT_DIRECTORY}/kubeadm.yaml"
+KUBE_PROXY_PHASE = "addon/kube-proxy"
+"""The phase that is left out for a plugin that does kube-proxy's work itself."""
 
 
 class Init(Stage):
@@ -35,9 +37,12 @@ class Init(Stage):
             "init",
             "--config",
             CONFIG,
+            *([] if wants_kube_proxy(ctx.plugin) else [f"--skip-phases={KUBE_PROXY_PHASE}"]),
             env=environment(ctx.params),
             timeout=ctx.params.timeouts.init,
         )
+
+        without = "" if wants_kube_proxy(ctx.plugin) else f", no kube-proxy: {ctx.plugin.title}"
 
         def write(hands: Hands) -> None:
             hands.run(name, Cmd.change("mkdir", "-p", KIT_DIRECTORY))
@@ -50,7 +55,7 @@ class Init(Stage):
                 Action(
                     name,
                     f"start the control plane of cluster {ctx.params.cluster}, "
-                    f"pod CIDR {ctx.params.effective_pod_cidr}",
+                    f"pod CIDR {ctx.params.effective_pod_cidr}{without}",
                     command,
                     changes_cluster=True,
                 ),
@@ -65,7 +70,7 @@ class Init(Stage):
         try:
             kube = ctx.kube(wait=60)
             version = str(kube.get("/version")["gitVersion"])
-            missing = missing_of_init(kube)
+            missing = missing_of_init(kube, ctx.plugin)
         except ApiError as error:
             version = error.message
         return [

@@ -21,6 +21,7 @@ from kitlib.stages import per_node
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.configuration import KIT_DIRECTORY, KUBECONFIG
 from kitlib.stages.fetching import prepared
+from kitlib.stages.marks import plugin_labels
 from kitlib.stages.observe import Steady, wait_for_workloads, workload_objects
 
 __all__ = ["Network", "manifest_check"]
@@ -52,8 +53,10 @@ class Network(Stage):
         manifest = prepared(ctx)
         where = ", ".join(ctx.params.manifests)
         missing = _missing(ctx, manifest.objects)
+        labels = plugin_labels(ctx)
         if not missing:
-            return Plan(reason=f"every object of {where} is in the cluster as it is wanted")
+            done = f"every object of {where} is in the cluster as it is wanted"
+            return Plan(tuple(labels), "" if labels else done)
         name = ctx.administrator.name
         path = f"{KIT_DIRECTORY}/{ctx.plugin.name}.yaml"
         text = dump(manifest.objects)
@@ -71,6 +74,7 @@ class Network(Stage):
         )
         return Plan(
             (
+                *labels,
                 Action(
                     name,
                     f"write the manifest from {where} to {path} (sha256 {digest[:12]})",

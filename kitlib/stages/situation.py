@@ -16,18 +16,19 @@ from kitlib.errors import ApiError, GuardError
 from kitlib.facts import HostFacts
 from kitlib.inventory import Host
 from kitlib.kube import Kube
-from kitlib.plugins import catalogue, foreign_interfaces
+from kitlib.plugins import Plugin, catalogue, foreign_interfaces
 from kitlib.stages.base import Context
 
-__all__ = ["Situation", "guard", "judge", "missing_of_init"]
+__all__ = ["Situation", "guard", "judge", "missing_of_init", "wants_kube_proxy"]
 
 API_PATIENCE = 60
 """Seconds that the API of a cluster that stands may need to answer: a power-cycled control plane
 was seen to need 43."""
 
+_KUBE_PROXY = "DaemonSet kube-proxy"
 _LAST_OF_INIT = {
     "ConfigMap kubeadm-config": "/api/v1/namespaces/kube-system/configmaps/kubeadm-config",
-    "DaemonSet kube-proxy": "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy",
+    _KUBE_PROXY: "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy",
     "Deployment coredns": "/apis/apps/v1/namespaces/kube-system/deployments/coredns",
 }
 """What the last phases of `kubeadm init` make: an init without them did not end."""
@@ -100,9 +101,18 @@ def guard(ctx: Context, situation: Situation) -> None:
         )
 
 
-def missing_of_init(kube: Kube) -> tuple[str, ...]:
+def wants_kube_proxy(plugin: Plugin) -> bool:
+    """Return whether kube-proxy runs beside the plugin."""
+    return plugin.needs.kube_proxy != "absent"
+
+
+def missing_of_init(kube: Kube, plugin: Plugin) -> tuple[str, ...]:
     """Return which of the objects that `kubeadm init` makes last are not in the cluster."""
-    return tuple(what for what, path in _LAST_OF_INIT.items() if kube.find(path) is None)
+    return tuple(
+        what
+        for what, path in _LAST_OF_INIT.items()
+        if (what != _KUBE_PROXY or wants_kube_proxy(plugin)) and kube.find(path) is None
+    )
 
 
 def _other(
@@ -133,9 +143,11 @@ def _difference(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str
     running = kube.get("/version")["gitVersion"].removeprefix("v")
     if running != params.kubernetes_version:
         return f"it runs Kubernetes {running}, wanted is {params.kubernetes_version}"
-    missing = missing_of_init(kube)
+    missing = missing_of_init(kube, ctx.plugin)
     if missing:
         return f"a kubeadm init that did not end: no {', no '.join(missing)}"
+    if not wants_kube_proxy(ctx.plugin) and kube.find(_LAST_OF_INIT[_KUBE_PROXY]) is not None:
+        return f"it has kube-proxy, which must not run beside {ctx.plugin.title}"
     found = kube.get(_LAST_OF_INIT["ConfigMap kubeadm-config"])
     networking = yaml.safe_load(found["data"]["ClusterConfiguration"]).get("networking", {})
     for key, value in (

@@ -157,6 +157,9 @@ def test_service_rules() -> None:
     service = _service(clusterIP="10.97.0.9", ports=[{"port": 80, "nodePort": 30080}])
     ports = kubeproxy.service_ports([service], _endpoints("10.244.1.2", "10.244.2.2"))
     text = kubeproxy.ruleset(ports, "10.244.0.0/16")
+    other = kubeproxy.ruleset(ports, "10.244.0.0/16", "another")
+    assert other.startswith("table ip another\ndelete table ip another\ntable ip another {")
+    assert other.replace("ip another", "ip kube-proxy") == text
     assert "ip daddr 10.97.0.9 tcp dport 80 goto svc-0" in text
     assert "numgen random mod 2 vmap { 0 : goto ep-0-0, 1 : goto ep-0-1 }" in text
     assert "meta l4proto tcp dnat to 10.244.2.2:8080" in text

@@ -13,6 +13,7 @@ import pytest
 from kitlib.lab.hostroot import state_datapath
 from kitlib.lab.node import (
     agents_cilium,
+    agents_ovn,
     agents_weave,
     cni,
     images,
@@ -158,6 +159,22 @@ def test_ciliums_operator_serves_the_oldest_node_first() -> None:
     assert agents_cilium.peers(nodes, "worker-1") == {
         "plane-3": overlay.Far("10.77.0.3", IPv4Network("10.244.0.0/24"))
     }
+
+
+def test_ovns_nodes_have_their_part_in_an_annotation() -> None:
+    assert agents_ovn.pool_of("10.244.0.0/16/23") == (IPv4Network("10.244.0.0/16"), 23)
+    assert agents_ovn.pool_of("10.244.0.0/16") == (IPv4Network("10.244.0.0/16"), 24)
+    part = {"k8s.ovn.org/node-subnets": '{"default":["10.244.2.0/24"]}'}
+    address = {"addresses": [{"type": "InternalIP", "address": "10.77.0.12"}]}
+    nodes = [
+        {"metadata": {"name": "w1", "annotations": part}, "status": address},
+        {"metadata": {"name": "w2"}, "status": address},
+    ]
+    assert agents_ovn.node_part(nodes[1]) is None
+    assert agents_ovn.peers(nodes, "m1") == {"w1": FAR}
+    script = agents_ovn.host_script(IPv4Network("10.244.2.0/24"), TUNNEL, "10.77.0.12")
+    assert "ip addr replace 10.244.2.2/24 dev ovn-k8s-mp0" in script
+    assert "ip link set ovn-k8s-mp0_0 master br-int up" in script
 
 
 def test_a_pod_is_wired_as_the_agent_says(tmp_path: Path) -> None:

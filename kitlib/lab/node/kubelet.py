@@ -20,6 +20,7 @@ from kitlib.lab.hostapi import LabHost
 from kitlib.lab.node import (
     agents_cilium,
     agents_flannel,
+    agents_ovn,
     agents_routed,
     agents_weave,
     dns,
@@ -46,7 +47,16 @@ CLIENT_CERT = Path("/var/lib/kubelet/pki/kubelet-client-current.pem")
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 _CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
-BEHAVIOURS = (agents_cilium, agents_flannel, agents_routed, agents_weave, dns, kubeproxy, web)
+BEHAVIOURS = (
+    agents_cilium,
+    agents_flannel,
+    agents_ovn,
+    agents_routed,
+    agents_weave,
+    dns,
+    kubeproxy,
+    web,
+)
 """Modules whose import registers what images do."""
 
 

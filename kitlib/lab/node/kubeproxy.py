@@ -17,7 +17,7 @@ from kitlib.lab.node.klog import klog
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, ApiUnreachable, Informer, Obj
 from kitlib.lab.node.kubelet_events import now
 
-__all__ = ["ServicePort", "ruleset", "run", "service_ports"]
+__all__ = ["ServicePort", "ruleset", "run", "serve", "service_ports"]
 
 _MARK = "0x4000"
 
@@ -62,12 +62,13 @@ def service_ports(services: Iterable[Obj], endpoints: Mapping[str, Obj]) -> list
     return sorted(found, key=lambda item: (item.name, item.protocol, item.port))
 
 
-def ruleset(ports: Iterable[ServicePort], cluster_cidr: str = "") -> str:
+def ruleset(ports: Iterable[ServicePort], cluster_cidr: str = "", table: str = "kube-proxy") -> str:
     """Return the whole table as `nft -f` reads it, replacing what was there.
 
     Args:
         ports: Every Service port.
         cluster_cidr: The pods' range; Service traffic from elsewhere is masqueraded.
+        table: The table's name.
     """
     chains: list[str] = []
     services: list[str] = []
@@ -99,7 +100,7 @@ def ruleset(ports: Iterable[ServicePort], cluster_cidr: str = "") -> str:
         services.append(f'    {match} goto svc-{number} comment "{port.name}"')
         if port.node_port:
             services.append(f"    {node} meta mark set meta mark | {_MARK} goto svc-{number}")
-    table = "ip kube-proxy"
+    table = f"ip {table}"
     return (
         f"table {table}\ndelete table {table}\ntable {table} {{\n"
         + "".join(chains)
@@ -122,24 +123,37 @@ def ruleset(ports: Iterable[ServicePort], cluster_cidr: str = "") -> str:
 
 @register("kube-proxy")
 async def run(program: Program) -> int:
-    """Keep the host's rules like the cluster's Services until stopped; the rules stay behind."""
-    changed = asyncio.Event()
+    """Be kube-proxy until stopped; its rules stay behind."""
     client = await program.connect()
+    _say(program, "server.go:649", f"Version: {program.spec['image'].rsplit(':', 1)[-1]}")
+    _say(program, "config.go:315", "Starting service config controller")
+    await _started(program, client)
+    await serve(program, client, await _cluster_cidr(program), "kube-proxy")
+    return 0
+
+
+async def serve(program: Program, client: ApiClient, cluster_cidr: str, table: str) -> None:
+    """Keep a table of the host's rules like the cluster's Services, until cancelled.
+
+    Args:
+        program: Who does it; what goes wrong is in its log.
+        client: Where to ask.
+        cluster_cidr: The pods' range, empty where it is not known.
+        table: The table's name.
+    """
+    changed = asyncio.Event()
     services = Informer(client, "/api/v1/services", changed.set)
     endpoints = Informer(client, "/api/v1/endpoints", changed.set)
-    _say(program, "server.go:649", f"Version: {program.spec['image'].rsplit(':', 1)[-1]}")
     watches = [asyncio.create_task(item.run()) for item in (services, endpoints)]
     loaded = ""
     try:
-        _say(program, "config.go:315", "Starting service config controller")
-        await _started(program, client)
         await services.synced.wait()
         await endpoints.synced.wait()
         _say(program, "shared_informer.go:247", "Caches are synced for service config")
-        cidr = await _cluster_cidr(program)
         while True:
             changed.clear()
-            text = ruleset(service_ports(services.objects.values(), endpoints.objects), cidr)
+            ports = service_ports(services.objects.values(), endpoints.objects)
+            text = ruleset(ports, cluster_cidr, table)
             if text != loaded:
                 result = await program.host.run("nft", "-f", "-", check=False, input=text)
                 if not result.ok:

@@ -86,6 +86,11 @@ AGENTS = {
         'seconds timeout: Get "http://localhost/v1/config": dial unix /var/run/cilium/cilium.sock:'
         " connect: no such file or directory",
     ),
+    "ovn-k8s-cni-overlay": Agent(
+        "/var/run/ovn-kubernetes/cni/lab-wiring.json",
+        'failed to send CNI request: Post "http://dummy/": dial unix '
+        "/var/run/ovn-kubernetes/cni//ovn-cni-server.sock: connect: no such file or directory",
+    ),
     "weave-net": Agent(
         "/var/lib/weave/lab-wiring.json",
         'unable to allocate IP address: Post "http://127.0.0.1:6784/ip": dial tcp '
