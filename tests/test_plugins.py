@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from kitlib import plugins
 from kitlib.errors import ParamsError
+from kitlib.plugins.compose import why_not
 from kitlib.plugins.fit import Fits, fit
 from kitlib.plugins.install import Place
 from kitlib.plugins.schema import Plugin, minor
@@ -333,3 +335,85 @@ def test_owner_of_a_cni_file(file: str, config: dict[str, object], owner: str) -
 def test_a_file_that_is_no_json_has_no_types() -> None:
     assert plugins.cni_types("{") == ()
     assert plugins.cni_types("[1]") == ()
+
+
+GENIE = plugins.get("cni-genie")
+
+
+def test_a_plugin_that_calls_another_is_one_with_it() -> None:
+    flannel = plugins.get("flannel")
+    both = plugins.wanted("cni-genie")
+    assert both.name == "cni-genie"
+    assert both.title == "CNI-Genie over Flannel"
+    assert both.interfaces.pod == flannel.interfaces.pod
+    assert both.interfaces.tunnel == "flannel.1"
+    assert both.owns_interface("cni0")
+    assert not both.owns_interface("alubr0")
+    assert both.cni.files == ("00-genie.conf",)
+    assert both.owns_cni_file("10-flannel.conflist")
+    assert both.cni.types[0] == "genie"
+    assert {"genie", "flannel", "bridge"} <= set(both.cni.binaries)
+    assert [load.name for load in both.workloads][:2] == ["kube-flannel-ds", "genie-plugin"]
+    assert both.needs.node_pod_cidr
+    assert both.pod_cidr == flannel.pod_cidr
+    assert both.kubernetes.min == "1.17"
+    assert both.kubernetes.max == "1.21"
+    assert {"/opt/cni/bin/genie", "/run/flannel"} <= set(both.leftovers.paths)
+    assert both.has_part("flannel")
+    assert both.has_part("cni-genie")
+    assert not both.has_part("calico")
+    assert not both.has_part("")
+    assert plugins.foreign_interfaces(both, ["cni0", "flannel.1", "alubr0"]) == {"alubr0": "nuage"}
+
+
+def test_another_delegate_and_none_for_a_plugin_with_a_network_of_its_own() -> None:
+    calico = plugins.wanted("cni-genie", "calico")
+    assert calico.interfaces.pod.name == "cali*"
+    assert calico.needs.delegate == "calico"
+    assert plugins.wanted("flannel", "calico") == plugins.get("flannel")
+    with pytest.raises(ParamsError, match="unknown plugin 'calcio'"):
+        plugins.wanted("cni-genie", "calcio")
+
+
+@pytest.mark.parametrize(
+    ("delegate", "why"),
+    [
+        ("flannel", ""),
+        ("calico", ""),
+        ("cni-genie", "calls another plugin itself"),
+        ("kube-router", "by its name in its file's, and that is 10-kuberouter.conflist"),
+    ],
+)
+def test_who_can_be_called(delegate: str, why: str) -> None:
+    found = why_not(GENIE, plugins.get(delegate))
+    assert why in found
+    assert bool(found) == bool(why)
+
+
+def test_a_plugin_without_devices_must_call_another(tmp_path: Path) -> None:
+    none = {"pod": {"kind": "bridge", "name": "cni0"}, "owned": []}
+    with pytest.raises(ParamsError, match=r"interfaces\.owned: at least one, or needs\.delegate"):
+        plugins.read(entry(tmp_path, interfaces=none))
+
+
+def place(**extra: str) -> Place:
+    return Place(kind="DaemonSet", name="x", env="CIDR", **extra)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("{}", "10.0.0.0/8"),
+        ("net={}", "net=10.0.0.0/8"),
+        ("{escaped}", r"10.0.0.0\/8"),
+    ],
+)
+def test_the_form_of_a_value(form: str, text: str) -> None:
+    assert place(form=form).written("10.0.0.0/8") == text
+    assert place(form=form).read(text) == "10.0.0.0/8"
+
+
+def test_a_form_has_one_place_for_the_value() -> None:
+    assert place(form="net={}").read("other=1") == "other=1"
+    with pytest.raises(ValidationError, match=r"form: \{\} or \{escaped\}, once"):
+        place(form="net")
