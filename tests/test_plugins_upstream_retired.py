@@ -285,3 +285,52 @@ def test_a_template_that_nobody_filled_in_is_refused(tmp_path: Path) -> None:
         prepare(objects("nuage", "1.18"), params.wanted_plugin, params, control_plane="192.0.2.1")
     for name in GIVEN["nuage"]:
         assert f"plugin_parameters: {name}: required" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in FILES}))
+def test_the_labs_manifest_has_upstreams_names_and_labels(name: str) -> None:
+    (version,) = [newest for plugin, newest in list(FILES) if plugin == name][:1]
+    lab = Path(plugins.__file__).parents[1] / "lab/manifests" / f"{name}.yaml"
+    if not lab.is_file():
+        pytest.skip("not in the lab yet")
+    upstreams = objects(name, version)
+    ours = [item for item in yaml.safe_load_all(lab.read_text()) if item]
+    for item in ours:
+        meta = item["metadata"]
+        if (name, item["kind"]) in OWN:
+            continue
+        space = "kube-system" if meta.get("namespace") else ""
+        if item["kind"].startswith("ClusterRole"):
+            found = one_of_kind(upstreams, item["kind"], meta["name"])
+        else:
+            found = one(upstreams, item["kind"], space, meta["name"])
+        assert item["apiVersion"] == found["apiVersion"], meta["name"]
+        if "template" not in item.get("spec", {}):
+            continue
+        labels = [each["spec"]["template"]["metadata"]["labels"] for each in (item, found)]
+        assert labels[0] == labels[1]
+        assert item["spec"].get("selector") == found["spec"].get("selector")
+        for key in ("tolerations", "nodeSelector", "hostNetwork"):
+            assert same(pod(item).get(key)) == same(pod(found).get(key)), (meta["name"], key)
+    kinds = ("DaemonSet", "Deployment", "ReplicaSet", "Service")
+    named = [
+        {(each["kind"], each["metadata"]["name"]) for each in items if each["kind"] in kinds}
+        for items in (ours, upstreams)
+    ]
+    assert named[0] == named[1]
+
+
+OWN = {("nuage", kind) for kind in ("ServiceAccount", "ClusterRoleBinding")}
+"""What upstream's guide makes by hand and the lab's manifest brings along."""
+
+
+def one_of_kind(items: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    (found,) = (item for item in items if item["kind"] == kind and item["metadata"]["name"] == name)
+    return found
+
+
+def same(value: Any) -> Any:
+    """Return a value in an order of its own: of tolerations the order does not matter."""
+    if isinstance(value, list):
+        return sorted(json.dumps(each, sort_keys=True) for each in value)
+    return value

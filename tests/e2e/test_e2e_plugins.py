@@ -12,7 +12,12 @@ from kitlib.runs import load_run
 
 pytestmark = [pytest.mark.lab, pytest.mark.thorough, pytest.mark.timeout(400)]
 
-KUBERNETES = {"cilium": "1.36.2", "ovn": "1.36.2", "weave": "1.36.2"}
+KUBERNETES = {
+    "cilium": "1.36.2",
+    "contiv": "1.15.12",
+    "ovn": "1.36.2",
+    "weave": "1.36.2",
+}
 """Plugin -> the newest Kubernetes that it fits and the lab has."""
 
 STATE = (

@@ -125,7 +125,7 @@ class Program:
 Behaviour = Callable[[Program], Awaitable[int]]
 _BEHAVIOURS: dict[str, Behaviour] = {}
 _IMAGES: dict[str, str] = {}
-"""Last part of an image's name -> its role."""
+"""Last part of an image's name, or the last two -> its role."""
 
 
 def register(
@@ -135,7 +135,8 @@ def register(
 
     Args:
         role: The role.
-        images: The last parts of image names that have it, as `weave-kube`.
+        images: The last part, or the last two, of image names that have it: `weave-kube`,
+            `contiv/stats`.
         agent: It is a plugin's agent: the lab's fault `plugin-crashloop` ends it.
     """
 
@@ -160,8 +161,9 @@ def role_of(image: str) -> str:
     base = repository.rsplit("/", 1)[-1]
     if "calico/" in repository:
         return {"node": "calico-node", "cni": "calico-cni"}.get(base, "pause")
-    if base in _IMAGES:
-        return _IMAGES[base]
+    for known in ("/".join(repository.split("/")[-2:]), base):
+        if known in _IMAGES:
+            return _IMAGES[known]
     for part, role in _BY_NAME:
         if part in base:
             return role

@@ -19,6 +19,7 @@ from kitlib.lab.api import pki
 from kitlib.lab.hostapi import LabHost
 from kitlib.lab.node import (
     agents_cilium,
+    agents_contiv,
     agents_flannel,
     agents_ovn,
     agents_routed,
@@ -45,10 +46,12 @@ KUBECONFIG = Path("/etc/kubernetes/kubelet.conf")
 BOOTSTRAP = Path("/etc/kubernetes/bootstrap-kubelet.conf")
 CLIENT_CERT = Path("/var/lib/kubelet/pki/kubelet-client-current.pem")
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
-_CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+_CSRS_SINCE = 19
+"""The minor version that serves CertificateSigningRequests as v1; those before have v1beta1."""
 
 BEHAVIOURS = (
     agents_cilium,
+    agents_contiv,
     agents_flannel,
     agents_ovn,
     agents_routed,
@@ -97,6 +100,7 @@ class _Kubelet:
         self._host = host
         self._pid = state.services["kubelet"].pid if "kubelet" in state.services else 1
         self._state = state
+        self._version = state.packages.get("kubelet", "").split("-")[0]
         self._workers: dict[str, tuple[PodWorker, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
 
@@ -114,8 +118,7 @@ class _Kubelet:
                 "failed to run Kubelet: running with swap on is not supported, please disable "
                 "swap! or set --fail-swap-on flag to false"
             )
-        version = self._state.packages.get("kubelet", "").split("-")[0]
-        self._say("I", "server.go:440", f'"Kubelet version" kubeletVersion="v{version}"')
+        self._say("I", "server.go:440", f'"Kubelet version" kubeletVersion="v{self._version}"')
         await self._credentials()
         client = ApiClient.from_kubeconfig(KUBECONFIG)
         node = NodeContext(
@@ -328,9 +331,12 @@ class _Kubelet:
         )
 
     async def _request_certificate(self, client: ApiClient) -> tuple[str, str]:
+        old = bool(self._version) and int(self._version.split(".")[1]) < _CSRS_SINCE
+        group = f"certificates.k8s.io/{'v1beta1' if old else 'v1'}"
+        path = f"/apis/{group}/certificatesigningrequests"
         key, request = pki.new_csr(f"system:node:{self._host.name}", ["system:nodes"])
         body: Obj = {
-            "apiVersion": "certificates.k8s.io/v1",
+            "apiVersion": group,
             "kind": "CertificateSigningRequest",
             "metadata": {"generateName": "csr-"},
             "spec": {
@@ -343,8 +349,8 @@ class _Kubelet:
         while True:
             try:
                 if not name:
-                    name = (await client.create(_CSRS, body))["metadata"]["name"]
-                status = (await client.get(f"{_CSRS}/{name}")).get("status") or {}
+                    name = (await client.create(path, body))["metadata"]["name"]
+                status = (await client.get(f"{path}/{name}")).get("status") or {}
                 if status.get("certificate"):
                     return key, base64.b64decode(status["certificate"]).decode()
             except (ApiUnreachable, ApiRefused) as failed:

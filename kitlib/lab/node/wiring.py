@@ -80,6 +80,11 @@ class Agent:
 
 
 AGENTS = {
+    "contivk8s": Agent(
+        "/var/contiv/lab-wiring.json",
+        "Post http://localhost/ContivCNI.AddPod: dial unix /run/contiv/contiv-cni.sock: connect: "
+        "connection refused",
+    ),
     "cilium-cni": Agent(
         "/var/run/cilium/lab-wiring.json",
         "unable to connect to Cilium agent: failed to create cilium agent client after 30.000000 "
