@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,8 +29,9 @@ from kitlib.stages.configuration import (
     upload_configuration,
 )
 from kitlib.stages.invitation import check_invitation, create_token, new_token
-from kitlib.stages.marks import missing, node_marks, with_plugin
+from kitlib.stages.marks import missing, node_marks, plugin_label_checks, plugin_labels
 
+FLANNEL = plugins.get("flannel")
 PARAMS = load(Path(__file__).resolve().parent.parent / "params/lab.yaml")
 
 
@@ -251,35 +253,57 @@ def test_only_what_a_node_lacks_is_added() -> None:
         labels={"disk": "ssd", "zone": "a"},
         taints=taints("a=b:NoSchedule", "c:NoExecute"),
     )
-    assert missing(host, None) == (["disk=ssd", "zone=a"], ["a=b:NoSchedule", "c:NoExecute"])
+    assert missing(host, None, FLANNEL) == (
+        ["disk=ssd", "zone=a"],
+        ["a=b:NoSchedule", "c:NoExecute"],
+    )
     has = node(
         {"disk": "hdd", "zone": "a", "other": "1"},
         {"key": "a", "value": "b", "effect": "NoSchedule"},
         {"key": "c", "value": "", "effect": "NoSchedule"},
         {"key": "theirs", "effect": "NoExecute"},
     )
-    assert missing(host, has) == (["disk=ssd"], ["c:NoExecute"])
-    (judged,) = node_marks(host, has)
+    assert missing(host, has, FLANNEL) == (["disk=ssd"], ["c:NoExecute"])
+    (judged,) = node_marks(host, has, FLANNEL)
     assert (judged.status, judged.got) == (Status.FAIL, "without disk=ssd, c:NoExecute")
     whole = node(
         {"disk": "ssd", "zone": "a"},
         {"key": "a", "value": "b", "effect": "NoSchedule"},
         {"key": "c", "effect": "NoExecute"},
     )
-    assert missing(host, whole) == ([], [])
-    assert [each.status for each in node_marks(host, whole)] == [Status.PASS]
-    assert node_marks(Host("w", "w"), whole) == []
+    assert missing(host, whole, FLANNEL) == ([], [])
+    assert [each.status for each in node_marks(host, whole, FLANNEL)] == [Status.PASS]
+    assert node_marks(Host("w", "w"), whole, FLANNEL) == []
 
 
-def test_a_plugin_that_looks_for_labels_gets_them_beside_the_parameters_own() -> None:
-    plugin = plugins.get("ovn")
-    own = Host("w", "w", labels={"disk": "fast"})
-    assert with_plugin(own, plugin).labels == {"k8s.ovn.org/zone-name": "w", "disk": "fast"}
-    stated = Host("w", "w", labels={"k8s.ovn.org/zone-name": "east"})
-    assert with_plugin(stated, plugin).labels == {"k8s.ovn.org/zone-name": "east"}
-    roles = plugin.needs.model_copy(update={"control_plane_labels": {"role": ""}})
-    plugin = plugin.model_copy(update={"needs": roles})
-    assert "role" not in with_plugin(own, plugin).labels
-    assert "role" in with_plugin(Host("p", "p", role=Role.CONTROL_PLANE), plugin).labels
-    (labels, taints) = missing(with_plugin(own, plugin), {"metadata": {"name": "w"}})
-    assert (labels, taints) == (["k8s.ovn.org/zone-name=w", "disk=fast"], [])
+def test_a_plugins_labels_and_where_the_parameters_go_before_them() -> None:
+    labels = {"zone": "{node}", "disk": "any"}
+    needs = FLANNEL.needs.model_copy(
+        update={"node_labels": labels, "control_plane_labels": {"monitor": "true"}}
+    )
+    plugin = FLANNEL.model_copy(update={"needs": needs})
+    worker = Host("w-1", "w", labels={"disk": "ssd"})
+    plane = Host("cp", "w", role=Role.CONTROL_PLANE)
+    assert missing(worker, None, plugin)[0] == ["zone=w-1", "disk=ssd"]
+    assert missing(plane, None, plugin)[0] == ["zone=cp", "disk=any", "monitor=true"]
+    (judged,) = node_marks(plane, node({"zone": "cp", "disk": "any"}), plugin)
+    assert (judged.status, judged.got) == (Status.FAIL, "without monitor=true")
+    nodes = [
+        {"metadata": {"name": "w-1", "labels": {"zone": "w-1", "disk": "ssd"}}},
+        {"metadata": {"name": "cp", "labels": {"zone": "cp"}}},
+    ]
+    kube = SimpleNamespace(items=lambda path: nodes)
+    facts = {"cp": SimpleNamespace(kubeadm=SimpleNamespace(initialised=True))}
+    ctx: Any = SimpleNamespace(
+        plugin=plugin, hosts=[worker, plane], administrator=plane, control_plane=plane,
+        facts=lambda: facts, kube=lambda: kube,
+    )  # fmt: skip
+    (action,) = plugin_labels(ctx)
+    assert action.what == "label the Node cp, as Flannel needs it: disk=any, monitor=true"
+    assert str(action.command).endswith("label node cp disk=any monitor=true --overwrite")
+    assert [each.status for each in plugin_label_checks(ctx)] == [Status.PASS, Status.FAIL]
+    facts["cp"].kubeadm.initialised = False
+    (action,) = plugin_labels(ctx)
+    assert "zone=cp" in action.what, "a dry run before init"
+    ctx.plugin = FLANNEL
+    assert plugin_labels(ctx) == []

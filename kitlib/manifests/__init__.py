@@ -8,7 +8,7 @@ from __future__ import annotations
 from kitlib.manifests.changes import Patch
 from kitlib.manifests.images import Image, images_of
 from kitlib.manifests.images import parse as parse_image
-from kitlib.manifests.objects import Obj, dump, identity, is_large, pod_spec, title
+from kitlib.manifests.objects import Obj, dump, identity, is_large, namespaced, pod_spec, title
 from kitlib.manifests.prepare import Prepared, prepare
 from kitlib.manifests.reading import in_order, read
 from kitlib.manifests.served import in_words, newest_fitting, unserved
@@ -25,6 +25,7 @@ __all__ = [
     "in_order",
     "in_words",
     "is_large",
+    "namespaced",
     "newest_fitting",
     "parse_image",
     "pod_spec",

@@ -37,12 +37,14 @@ class Prepared:
         patches: What is applied otherwise than the manifest has it.
         told: What a person should know besides: hazards, traps, images that move.
         secret: True when an object holds a value that must not be kept anywhere.
+        where: Where the manifest is from.
     """
 
     objects: list[Obj]
     patches: tuple[Patch, ...] = ()
     told: tuple[str, ...] = ()
     secret: bool = False
+    where: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -84,7 +86,7 @@ def prepare(
     work.patches += traps.on_control_planes(objects, plugin, version)
     work.fixed_addresses()
     work.known()
-    return Prepared(in_order(objects), tuple(work.patches), tuple(work.told), work.secret)
+    return Prepared(in_order(objects), tuple(work.patches), tuple(work.told), work.secret, where)
 
 
 def _served(

@@ -7,21 +7,30 @@ a run: what one stage judged is what the next one applies. A file is read each t
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import yaml
+
 from kitlib import plugins
 from kitlib.errors import ParamsError, PreconditionError
-from kitlib.manifests import Prepared, prepare, read
+from kitlib.manifests import Prepared, dump, namespaced, prepare, read
 from kitlib.params import Params
+from kitlib.plugins.install import Chart, Release
 from kitlib.stages.base import Context
 from kitlib.stages.configuration import api_address
 
-__all__ = ["fetch", "fetch_all", "fetched_name", "prepared"]
+__all__ = ["chart_values", "fetch", "fetch_all", "fetched_name", "prepared"]
 
 FETCH_SECONDS = 30
+HELM_SECONDS = 300
 MAX_BYTES = 20_000_000
 
 
@@ -75,9 +84,12 @@ def fetch_all(params: Params) -> tuple[str, str]:
         PreconditionError: A file is not the one that the catalogue knows.
     """
     if not params.manifests:
+        plugin, version = plugins.get(params.plugin), params.kubernetes_version
+        release = plugin.release_for(version, nearest=params.allow_unsupported)
+        if plugin.chart is not None and release is not None:
+            return _rendered(plugin.chart, release, params)
         raise ParamsError(
-            f"plugin: {params.plugin}: no known release fits Kubernetes "
-            f"{params.kubernetes_version}",
+            f"plugin: {params.plugin}: no known release fits Kubernetes {version}",
             remedy="choose another version or plugin, or name a manifest as plugin_manifest",
         )
     texts = [fetch(each, _checksum(each, params)) for each in params.manifests]
@@ -118,6 +130,89 @@ def fetch(where: str, sha256: str = "") -> str:
             "name what you trust as plugin_manifest",
         )
     return text
+
+
+def _rendered(chart: Chart, release: Release, params: Params) -> tuple[str, str]:
+    """Return what a chart makes of the parameters, rendered by helm on this machine.
+
+    Raises:
+        PreconditionError: helm is not here.
+        ParamsError: helm could not render it.
+    """
+    where = f"the chart {chart.name} {release.version} of {chart.repository}"
+    values = yaml.safe_dump(chart_values(chart, params), sort_keys=False)
+    argv = [
+        *("helm", "template", params.plugin, chart.name, "--repo", chart.repository),
+        *("--version", release.version, "--namespace", chart.namespace, "--include-crds"),
+        *("--no-hooks", "--kube-version", params.kubernetes_version, "--values", "-"),
+    ]
+    elsewhere = (
+        f"on a machine that has helm: {shlex.join(argv[:-1])} VALUES > {params.plugin}.yaml, with "
+        f"these values: {json.dumps(chart_values(chart, params))}; then name that file as "
+        "plugin_manifest, or its directory as plugin_source"
+    )
+    program = shutil.which("helm")
+    if program is None:
+        raise PreconditionError(
+            f"plugin manifest: {where}: rendering it needs helm, which is not on this machine",
+            remedy=f"install helm, or render it {elsewhere}",
+        )
+    try:
+        done = subprocess.run(
+            [program, *argv[1:]],
+            input=values,
+            capture_output=True,
+            text=True,
+            timeout=HELM_SECONDS,
+            check=False,
+        )
+        said = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ParamsError(f"plugin manifest: {where}: helm: {error}", remedy=elsewhere) from error
+    if done.returncode:
+        raise ParamsError(
+            f"plugin manifest: {where}: helm could not render it: {said[0]}",
+            remedy="the repository must be reachable from this machine; or " + elsewhere,
+        )
+    return where, _in_namespace(done.stdout, chart.namespace, where)
+
+
+def chart_values(chart: Chart, params: Params) -> dict[str, Any]:
+    """Return a chart's values as helm reads them: paths taken apart, parameters filled in."""
+    values: dict[str, Any] = {}
+    for path, value in chart.values.items():
+        *way, last = path.split(".")
+        at = values
+        for step in way:
+            at = at.setdefault(step, {})
+        at[last] = (
+            value.format(
+                pod_cidr=params.effective_pod_cidr,
+                service_cidr=params.service_cidr,
+                control_plane=params.control_plane.node_address or params.control_plane.address,
+            )
+            if isinstance(value, str)
+            else value
+        )
+    return values
+
+
+def _in_namespace(text: str, namespace: str, where: str) -> str:
+    """Return a rendered chart with what `helm install` adds: the namespace, and its name."""
+    objects = read(text, where)
+    clusterwide = {
+        str(item["spec"]["names"]["kind"])
+        for item in objects
+        if item["kind"] == "CustomResourceDefinition" and item["spec"].get("scope") == "Cluster"
+    }
+    for item in objects:
+        if namespaced(item) and item["kind"] not in clusterwide:
+            item["metadata"].setdefault("namespace", namespace)
+    there = {item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"}
+    if namespace not in {*there, "default", "kube-system", "kube-public"}:
+        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        objects.insert(0, made)
+    return dump(objects)
 
 
 def _is_address(where: str) -> bool:

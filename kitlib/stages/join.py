@@ -15,6 +15,7 @@ from kitlib.command import Cmd, Secret
 from kitlib.errors import CommandError, KitError
 from kitlib.facts import HostFacts
 from kitlib.inventory import Host
+from kitlib.kube import Obj
 from kitlib.model import CLUSTER, Check, failed
 from kitlib.software.proxy import environment
 from kitlib.stages import etcd
@@ -37,7 +38,7 @@ from kitlib.stages.invitation import (
     new_certificate_key,
     new_token,
 )
-from kitlib.stages.marks import mark, node_marks, nodes_by_name, with_plugin
+from kitlib.stages.marks import mark, node_marks
 
 __all__ = ["Join"]
 
@@ -62,7 +63,7 @@ class Join(Stage):
         main = ctx.administrator
         others = [host for host in ctx.hosts if host != main]
         missing = [host for host in others if not facts[host.name].kubeadm.joined]
-        nodes = nodes_by_name(ctx)
+        nodes = _nodes(ctx)
         marks = [
             action
             for host in ctx.hosts
@@ -116,7 +117,7 @@ class Join(Stage):
 
     def check(self, ctx: Context) -> list[Check]:
         """Return for each host whether it is in this cluster, in its role, with a Node."""
-        nodes = nodes_by_name(ctx)
+        nodes = _nodes(ctx)
         facts = ctx.facts()
         main = ctx.administrator
         wanted = facts[main.name].kubeadm.ca_hash
@@ -141,10 +142,17 @@ class Join(Stage):
                         remedy="run the reset stage, then join again",
                     )
                 )
-            checks += node_marks(with_plugin(host, ctx.plugin), node)
+            checks += node_marks(host, node, ctx.plugin)
         if len(ctx.control_planes) > 1:
             checks += etcd.judge(ctx)
         return checks
+
+
+def _nodes(ctx: Context) -> dict[str, Obj]:
+    """Return the cluster's Nodes by name; none before there is a cluster (a dry run's plan)."""
+    if not ctx.facts()[ctx.administrator.name].kubeadm.initialised:
+        return {}
+    return {node["metadata"]["name"]: node for node in ctx.kube().items("/api/v1/nodes")}
 
 
 def _create(main: Host, token: Secret, joins: int) -> Action:
