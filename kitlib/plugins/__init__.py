@@ -51,10 +51,10 @@ class _Marks:
     cni_types: tuple[str, ...]
     interfaces: tuple[str, ...]
     paths: tuple[str, ...]
-    chains: tuple[str, ...] = ()
-    ipsets: tuple[str, ...] = ()
-    route_tables: tuple[str, ...] = ()
-    comments: tuple[str, ...] = ()
+    chains: tuple[str, ...]
+    ipsets: tuple[str, ...]
+    route_tables: tuple[str, ...]
+    comments: tuple[str, ...]
 
 
 @cache
@@ -211,12 +211,12 @@ def _steps(text: str) -> list[dict[str, Any]]:
 
 @cache
 def _marks() -> dict[str, _Marks]:
-    """Return plugin name -> marks: the catalogue's plugins and those of the leftovers table.
+    """Return plugin name -> marks, of the catalogue's plugins.
 
     A CNI type counts as a mark only where the plugin brings that program itself: `bridge` and the
     other shared ones say nothing about who wrote a file.
     """
-    marks = {
+    return {
         name: _Marks(
             (*plugin.cni.files, *plugin.cni.extra_files),
             tuple(kind for kind in plugin.cni.types[:1] if kind != "bridge"),
@@ -232,9 +232,6 @@ def _marks() -> dict[str, _Marks]:
         )
         for name, plugin in catalogue().items()
     }
-    for name, entry in _yaml(_HERE / "leftovers.yaml").items():
-        marks[name] = _Marks(**{key: tuple(value) for key, value in entry.items()})
-    return marks
 
 
 def _written(plugin: Plugin) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.thorough, pytest.mark.timeout(400)]
 
 KUBERNETES = {
     "cilium": "1.36.2",
+    "contrail": "1.28.15",
     "contiv": "1.15.12",
     "ovn": "1.36.2",
     "weave": "1.36.2",

@@ -13,9 +13,11 @@ import pytest
 from kitlib.lab.hostroot import state_datapath
 from kitlib.lab.node import (
     agents_cilium,
+    agents_contrail,
     agents_ovn,
     agents_weave,
     cni,
+    datapath,
     images,
     leader,
     overlay,
@@ -175,6 +177,36 @@ def test_ovns_nodes_have_their_part_in_an_annotation() -> None:
     script = agents_ovn.host_script(IPv4Network("10.244.2.0/24"), TUNNEL, "10.77.0.12")
     assert "ip addr replace 10.244.2.2/24 dev ovn-k8s-mp0" in script
     assert "ip link set ovn-k8s-mp0_0 master br-int up" in script
+
+
+def test_contrails_nodes_hear_of_each_others_parts() -> None:
+    assert agents_contrail.gateway_of(POOL) == IPv4Interface("10.47.255.254/12")
+    notes = {"lab.opensdn/addresses": '{"m1":"10.32.0.0/20","w1":"10.32.16.0/20"}'}
+    maps = [
+        {"metadata": {"name": "env"}},
+        {"metadata": {"name": "kube-manager-config", "annotations": notes}},
+    ]
+    nodes = [
+        {"metadata": {"name": name}, "status": {"addresses": [
+            {"type": "InternalIP", "address": f"10.77.0.1{number}"}]}}
+        for number, name in enumerate(("m1", "w1", "w2"), start=1)
+    ]  # fmt: skip
+    assert agents_contrail.peers(maps, nodes, "m1") == {
+        "w1": overlay.Far("10.77.0.12", IPv4Network("10.32.16.0/20"))
+    }
+    assert agents_contrail.peers([], nodes, "m1") == {}
+
+
+def test_a_pod_may_have_a_gateway_that_nobody_is() -> None:
+    gateway = agents_contrail.gateway_of(POOL)
+    mac = "00:00:5e:00:01:00"
+    script = datapath.routed_attach("ns", "tapeth0-0a1b2c", "10.32.0.1", 1450, gateway, mac)
+    assert "address 00:00:5e:00:01:00 type veth peer name eth0 mtu 1450 netns ns" in script
+    assert "addr add 10.32.0.1/12 dev eth0" in script
+    assert "route add default via 10.47.255.254 dev eth0" in script
+    calico = datapath.routed_attach("ns", "cali1", "192.168.1.4", 1500)
+    assert "addr add 192.168.1.4/32 dev eth0" in calico
+    assert "route replace 169.254.1.1 dev eth0 scope link" in calico
 
 
 def test_a_pod_is_wired_as_the_agent_says(tmp_path: Path) -> None:

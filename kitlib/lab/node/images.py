@@ -57,6 +57,10 @@ class Program:
     container: Container
     _opened: list[ApiClient] = field(default_factory=list)
 
+    def connect_as_node(self) -> ApiClient:
+        """Return a client that acts as the node itself, for an agent without an account."""
+        return self._as_kubelet()
+
     async def connect(self) -> ApiClient:
         """Return a client of the cluster's API that acts as the pod's service account.
 

@@ -20,6 +20,7 @@ from kitlib.lab.hostapi import LabHost
 from kitlib.lab.node import (
     agents_cilium,
     agents_contiv,
+    agents_contrail,
     agents_flannel,
     agents_ovn,
     agents_routed,
@@ -52,6 +53,7 @@ _CSRS_SINCE = 19
 BEHAVIOURS = (
     agents_cilium,
     agents_contiv,
+    agents_contrail,
     agents_flannel,
     agents_ovn,
     agents_routed,

@@ -91,6 +91,11 @@ AGENTS = {
         'seconds timeout: Get "http://localhost/v1/config": dial unix /var/run/cilium/cilium.sock:'
         " connect: no such file or directory",
     ),
+    "contrail-k8s-cni": Agent(
+        "/var/lib/contrail/ports/lab-wiring.json",
+        'failed HTTP operation: Post "http://127.0.0.1:9091/port": dial tcp 127.0.0.1:9091: '
+        "connect: connection refused",
+    ),
     "ovn-k8s-cni-overlay": Agent(
         "/var/run/ovn-kubernetes/cni/lab-wiring.json",
         'failed to send CNI request: Post "http://dummy/": dial unix '
