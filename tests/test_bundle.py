@@ -117,6 +117,16 @@ def test_a_bare_host_gets_all_and_a_node_gets_nothing(bundle: Bundle) -> None:
     assert directory.steps_after(there, wanted, copied=False) == []
 
 
+def test_a_package_whose_programs_are_gone_is_installed_again(bundle: Bundle) -> None:
+    there = directory.Here(frozenset(each.name for each in bundle.packages), frozenset())
+    node = replace(bundle, kubernetes_version="1.22.3", images=())
+    steps = directory.steps_before(host_facts(), there, node, ("bridge",))
+    sent = [path for step in steps for _, path in step.sends]
+    assert sent == ["/var/cache/kubekit/kubernetes-cni"]
+    assert "--reinstall" in str(steps[2].command)
+    assert directory.steps_before(host_facts(), there, node) == []
+
+
 def test_another_runtime_is_not_given_a_second_one(bundle: Bundle) -> None:
     docker = host_facts(packages="no-dpkg", containerd="cri-disabled")
     steps = directory.steps_before(docker, directory.Here(frozenset(), frozenset()), bundle)

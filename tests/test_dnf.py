@@ -69,6 +69,14 @@ def test_a_mirror_behind_a_proxy() -> None:
     assert modes == {dnf.KEY_FILE: 0o644, dnf.REPOSITORY_FILE: 0o600}
 
 
+def test_programs_that_a_plugin_took_away_come_back() -> None:
+    node = host_facts(repository="fedora-like")
+    gone = replace(node, cni=replace(node.cni, binaries=("loopback", "flannel", "portmap")))
+    assert shown(gone, wanted("1.22.3")) == [
+        "dnf reinstall -y --disableexcludes=all kubernetes-cni"
+    ]
+
+
 def test_a_node_needs_nothing() -> None:
     here = host_facts(repository="fedora-like", packages="rpm")
     assert shown(here, wanted("1.34.2")) == []

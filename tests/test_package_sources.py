@@ -181,6 +181,26 @@ def test_a_newer_patch_of_the_same_minor_is_an_upgrade_that_the_plan_shows() -> 
     assert any("1.22.5: kubelet 1.22.3, kubeadm 1.22.3, kubectl 1.22.3" in what for what in whats)
 
 
+def without(*programs: str) -> HostFacts:
+    """Return a node from whose /opt/cni/bin a plugin took programs away."""
+    here = host_facts()
+    left = tuple(each for each in here.cni.binaries or () if each not in programs)
+    return replace(here, cni=replace(here.cni, binaries=left))
+
+
+def test_programs_that_a_plugin_took_away_come_back() -> None:
+    steps = apt.steps(without("host-local", "portmap"), wanted("1.22.3"), "")
+    assert [step.what for step in steps] == [
+        "read the package lists anew",
+        "install kubernetes-cni again: a plugin took host-local, portmap away",
+    ]
+    assert str(steps[1].command).endswith("--reinstall kubernetes-cni")
+    needs_none = replace(wanted("1.22.3"), plugin="nuage")
+    assert apt.steps(without("host-local", "portmap"), needs_none, "") == []
+    assert apt.steps(without("loopback"), needs_none, "")
+    assert apt.steps(without("dhcp"), wanted("1.22.3"), "") == []
+
+
 def test_passwords_of_repositories_do_not_leave_the_host(tmp_path: Path) -> None:
     (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
     source = tmp_path / "etc/apt/sources.list.d/k.list"

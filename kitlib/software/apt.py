@@ -5,6 +5,7 @@ from __future__ import annotations
 from kitlib.command import Cmd
 from kitlib.facts import HostFacts
 from kitlib.params import Params
+from kitlib.software.cni_programs import PACKAGE, lost
 from kitlib.software.containerd import needs_containerd
 from kitlib.software.repository import address
 from kitlib.software.steps import Step
@@ -81,9 +82,10 @@ def steps(here: HostFacts, params: Params, key: str) -> list[Step]:
     version = params.kubernetes_version
     found = repository_steps(here, params, key)
     missing = [package for package in VERSIONED if here.version(package) != version]
-    bare = not here.version("kubernetes-cni")
+    bare = not here.version(PACKAGE)
     runtime = needs_containerd(here)
-    if missing or bare or runtime:
+    gone = lost(here, params)
+    if missing or bare or runtime or gone:
         update = Cmd.change("apt-get", "update", "-q", env=_QUIET)
         found.append(Step("read the package lists anew", update))
     if runtime:
@@ -92,7 +94,10 @@ def steps(here: HostFacts, params: Params, key: str) -> list[Step]:
         pinned = [f"{package}={version}-*" for package in VERSIONED]
         lacks = ", ".join(f"{p} {here.version(p) or 'absent'}" for p in missing)
         what = f"install the packages of Kubernetes {version}: {lacks or 'kubernetes-cni absent'}"
-        found.append(Step(what, install("kubernetes-cni", *pinned)))
+        found.append(Step(what, install(PACKAGE, *pinned)))
+    if gone:
+        what = f"install {PACKAGE} again: a plugin took {', '.join(gone)} away"
+        found.append(Step(what, install(PACKAGE, options=("--reinstall",))))
     return found + hold(here, changed=bool(missing or bare))
 
 

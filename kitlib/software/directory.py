@@ -9,6 +9,7 @@ from kitlib.command import Cmd, script
 from kitlib.facts import HostFacts
 from kitlib.software import apt
 from kitlib.software.bundle import Archive, Bundle, sums
+from kitlib.software.cni_programs import PACKAGE
 from kitlib.software.containerd import needs_containerd
 from kitlib.software.steps import Step
 
@@ -69,7 +70,9 @@ def missing_images(here: Here, bundle: Bundle) -> list[Archive]:
     return [each for each in bundle.images if each.name not in here.images]
 
 
-def _missing_packages(facts: HostFacts, here: Here, bundle: Bundle) -> list[Archive]:
+def _missing_packages(
+    facts: HostFacts, here: Here, bundle: Bundle, gone: tuple[str, ...]
+) -> list[Archive]:
     """Return the packages that a host lacks, or has in another version than a node needs.
 
     What the host has already of libraries and tools is left: the system's own updates see to it.
@@ -84,6 +87,7 @@ def _missing_packages(facts: HostFacts, here: Here, bundle: Bundle) -> list[Arch
         elif each.name in ("kubernetes-cni", "cri-tools"):
             known = (facts.packages or {}).get(each.name)
             needed = known is None or (changed and known.version != each.version)
+            needed |= bool(gone) and each.name == PACKAGE
         else:
             needed = each.name not in here.packages
         if needed:
@@ -91,9 +95,19 @@ def _missing_packages(facts: HostFacts, here: Here, bundle: Bundle) -> list[Arch
     return found
 
 
-def steps_before(facts: HostFacts, here: Here, bundle: Bundle) -> list[Step]:
-    """Return what copies the missing files to a host and installs the packages among them."""
-    packages, images = _missing_packages(facts, here, bundle), missing_images(here, bundle)
+def steps_before(
+    facts: HostFacts, here: Here, bundle: Bundle, gone: tuple[str, ...] = ()
+) -> list[Step]:
+    """Return what copies the missing files to a host and installs the packages among them.
+
+    Args:
+        facts: What is true on the host.
+        here: Which packages and images it has.
+        bundle: What was bundled.
+        gone: Programs of kubernetes-cni that a plugin took away.
+    """
+    packages = _missing_packages(facts, here, bundle, gone)
+    images = missing_images(here, bundle)
     files = [*packages, *images]
     steps = []
     if files:
@@ -112,7 +126,8 @@ def steps_before(facts: HostFacts, here: Here, bundle: Bundle) -> list[Step]:
         names = ", ".join(f"{each.name} {each.version}" for each in packages)
         paths = [_remote(each) for each in packages]
         what = f"install from these files alone: {names}"
-        steps.append(Step(what, apt.install(*paths, options=_OFFLINE)))
+        again = ("--reinstall",) if gone else ()
+        steps.append(Step(what, apt.install(*paths, options=(*_OFFLINE, *again))))
     versioned = any(each.name in apt.HELD for each in packages)
     return steps + apt.hold(facts, changed=versioned)
 

@@ -10,6 +10,7 @@ from kitlib.command import Cmd
 from kitlib.facts import HostFacts
 from kitlib.params import Params
 from kitlib.software.apt import HELD, VERSIONED
+from kitlib.software.cni_programs import PACKAGE, lost
 from kitlib.software.containerd import needs_containerd
 from kitlib.software.proxy import has_password
 from kitlib.software.repository import address, release_line
@@ -81,16 +82,19 @@ def steps(here: HostFacts, params: Params, key: str) -> list[Step]:
                 Cmd.change("systemctl", "enable", "--now", "kubelet"),
             ),
         ]
+    if gone := lost(here, params):
+        what = f"install {PACKAGE} again: a plugin took {', '.join(gone)} away"
+        found.append(Step(what, _install(params, PACKAGE, verb="reinstall")))
     return found
 
 
-def _install(params: Params, *packages: str) -> Cmd:
+def _install(params: Params, *packages: str, verb: str = "install") -> Cmd:
     own = params.packages.source in ("community", "mirror")
     return Cmd.change(
         "dnf",
-        "install",
+        verb,
         "-y",
-        "--allowerasing",
+        *(("--allowerasing",) if verb == "install" else ()),
         f"--disableexcludes={_NAME if own else 'all'}",
         *packages,
         timeout=_SECONDS,

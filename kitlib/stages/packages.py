@@ -9,6 +9,7 @@ from kitlib.facts import HostFacts
 from kitlib.model import Check
 from kitlib.software import apt, directory, dnf, proxy
 from kitlib.software.bundle import verify
+from kitlib.software.cni_programs import lost
 from kitlib.software.steps import Step
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.bundle_source import bundle_fits, bundle_of, images_there, inside
@@ -53,7 +54,7 @@ class Packages(Stage):
             actions += [_action(name, step) for step in through]
             if bundle:
                 got = inside(ctx, name, bundle)
-                before = directory.steps_before(here, got, bundle)
+                before = directory.steps_before(here, got, bundle, lost(here, params))
                 copied = any(step.sends for step in before)
                 after = directory.steps_after(got, bundle, copied=copied)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -281,3 +282,16 @@ def test_noise_is_taken_out_and_nothing_else():
     assert plain(["W1122 18:06:40.791699     192 reset.go:1] x m1 10.77.0.11:6443"]) == [
         "W reset.go:1] x NODE ADDRESS:PORT"
     ]
+
+
+async def test_apt_reinstall_puts_a_packages_files_back(host):
+    await install(host)
+    node = state.state_of(host)
+    shutil.rmtree(node.path("/opt/cni"))
+    done = await call(host, "apt-get", "install", "-y", "kubernetes-cni")
+    assert not node.path("/opt/cni/bin/bridge").exists()
+    done = await call(host, "apt-get", "install", "-y", "--reinstall", "kubernetes-cni")
+    assert done.status == 0
+    line = "0 upgraded, 0 newly installed, 1 reinstalled, 0 to remove and 0 not upgraded."
+    assert line in done.lines
+    assert node.path("/opt/cni/bin/bridge").exists()

@@ -53,10 +53,11 @@ class _Plan:
     upgrade: dict[str, str] = field(default_factory=dict)
     downgrade: dict[str, str] = field(default_factory=dict)
     newest: list[str] = field(default_factory=list)
+    again: dict[str, str] = field(default_factory=dict)
 
     def all(self) -> dict[str, str]:
         """Return every change, in the order in which packages are unpacked."""
-        return dict(sorted((self.new | self.upgrade | self.downgrade).items()))
+        return dict(sorted((self.new | self.upgrade | self.downgrade | self.again).items()))
 
 
 async def apt_get(host: LabHost, call: Call) -> int:
@@ -174,7 +175,9 @@ async def _install(host: LabHost, call: Call, names: list[str], flags: Flags) ->
         raise AptError(
             *(f"Failed to fetch {ARCHIVE.split()[0]}/{name}: no route to host" for name in lacks)
         )
-    for name in plan.newest:
+    if flags.on("reinstall"):
+        plan.again = {name: state.packages[name] for name in plan.newest}
+    for name in plan.newest if not plan.again else ():
         await call.out(f"{name} is already the newest version ({state.packages[name]}).")
     changes = plan.all()
     extra = sorted(set(plan.new) - set(plan.named))
@@ -185,6 +188,7 @@ async def _install(host: LabHost, call: Call, names: list[str], flags: Flags) ->
     await _listed(call, "The following packages will be upgraded:", sorted(plan.upgrade))
     await _listed(call, "The following packages will be DOWNGRADED:", sorted(plan.downgrade))
     down = f"{len(plan.downgrade)} downgraded, " if plan.downgrade else ""
+    down += f"{len(plan.again)} reinstalled, " if plan.again else ""
     await call.out(
         f"{len(plan.upgrade)} upgraded, {len(plan.new)} newly installed, {down}"
         "0 to remove and 0 not upgraded."
