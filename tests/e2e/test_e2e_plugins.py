@@ -16,6 +16,7 @@ KUBERNETES = {
     "cilium": "1.36.2",
     "contrail": "1.28.15",
     "contiv": "1.15.12",
+    "nuage": "1.18.20",
     "ovn": "1.36.2",
     "weave": "1.36.2",
 }
@@ -61,3 +62,22 @@ def test_a_plugin_builds_carries_packets_and_leaves_nothing(kit: Kit, plugin: st
     for host in HOSTS:
         assert not kit.on(host, f"ls -d {' '.join(paths)} 2>/dev/null || true")
         assert "DATAPATH" not in kit.on(host, "cat /etc/lab-release")
+
+
+def test_programs_that_a_plugin_took_away_are_there_for_the_next_one(kit: Kit) -> None:
+    """Nuage's installer empties /opt/cni, where kubernetes-cni had put its programs."""
+    kit.clean()
+    with kit.session(
+        overrides={"plugin": "nuage", "kubernetes_version": KUBERNETES["nuage"]}
+    ) as session:
+        for stage in ("reset", "packages", "init", "network"):
+            session.stage(stage)
+        session.finish(Verdict.PASS)
+    first = HOSTS[0]
+    assert "bridge" not in kit.on(first, "ls /opt/cni/bin")
+    with kit.session(overrides={"plugin": "flannel"}) as session:
+        session.stage("reset")
+        again = session.stage("packages")
+        session.finish(Verdict.PASS)
+    assert again.verdict is Verdict.PASS
+    assert {"bridge", "host-local", "portmap"} <= set(kit.on(first, "ls /opt/cni/bin").split())

@@ -155,11 +155,20 @@ def routed_attach(
 
 
 def vxlan_device(
-    name: str, *, vni: int, local: str, underlay: str, port: int, mtu: int, address: str
+    name: str,
+    *,
+    vni: int,
+    local: str,
+    underlay: str,
+    port: int,
+    mtu: int,
+    address: str,
+    mac: str = "",
 ) -> str:
     """Return the script that makes a VXLAN device, or keeps one that is there already."""
+    own = f" address {mac}" if mac else ""
     return (
-        f"ip link show dev {name} >/dev/null 2>&1 || ip link add {name} type vxlan id {vni}"
+        f"ip link show dev {name} >/dev/null 2>&1 || ip link add {name}{own} type vxlan id {vni}"
         f" local {local} dev {underlay} dstport {port} nolearning\n"
         f"ip link set {name} mtu {mtu} up\n"
         f"ip -4 addr flush dev {name}\n"

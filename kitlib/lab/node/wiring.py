@@ -101,6 +101,11 @@ AGENTS = {
         'failed to send CNI request: Post "http://dummy/": dial unix '
         "/var/run/ovn-kubernetes/cni//ovn-cni-server.sock: connect: no such file or directory",
     ),
+    "nuage-cni-k8s": Agent(
+        "/var/lib/nuage/lab-wiring.json",
+        "failed to connect to VRS: dial unix /var/run/openvswitch/db.sock: connect: no such file "
+        "or directory",
+    ),
     "weave-net": Agent(
         "/var/lib/weave/lab-wiring.json",
         'unable to allocate IP address: Post "http://127.0.0.1:6784/ip": dial tcp '
