@@ -410,3 +410,46 @@ def test_an_object_too_long_for_the_annotation_of_apply_needs_server_side(api: a
     assert "metadata.annotations: Too long: must have at most 262144 bytes" in done.stderr
     api.ok("apply", "--server-side", "-f", "-", stdin=config)
     api.ok("delete", "cm", "long")
+
+
+def test_server_side_apply_takes_over_from_client_side_apply(api: apikit.Api) -> None:
+    def shown(path: str) -> str:
+        return api.ok("get", "deploy", "moved", "-o", f"jsonpath={{{path}}}")
+
+    first = WEB.split("---")[0].replace("name: web,", "name: moved,")
+    api.ok("apply", "-f", "-", stdin=first)
+    kit = ("apply", "--server-side", "--field-manager=kit", "-f", "-")
+    newer = first.replace("nginx:1", "nginx:2").replace(
+        ", ports: [{name: http, containerPort: 80}]", ""
+    )
+    done = api.kubectl(*kit, stdin=newer)
+    assert done.returncode == 1
+    assert (
+        'conflict with "kubectl-client-side-apply" using apps/v1: '
+        '.spec.template.spec.containers[name="c"].image'
+    ) in done.stderr
+    api.ok(*kit, "--force-conflicts", stdin=newer)
+    assert shown(".spec.template.spec.containers[0].image") == "nginx:2"
+    assert shown(".spec.template.spec.containers[0].ports") == ""  # kubectl moved what it owned
+    managers = shown(".metadata.managedFields[*].manager").split()
+    assert (managers.count("kit"), "kubectl-client-side-apply" in managers) == (1, False)
+    assert "moved serverside-applied" in api.ok(*kit, stdin=newer)
+    version = shown(".metadata.resourceVersion")
+    api.ok("scale", "deploy/moved", "--replicas=0")
+    assert shown(".metadata.resourceVersion") != version
+    refused = api.kubectl(*kit, stdin=newer)
+    assert 'conflict with "kubectl" with subresource "scale" using apps/v1' in refused.stderr
+    difference = api.kubectl("diff", "-f", "-", stdin=newer)
+    assert difference.returncode == 1
+    assert "-  replicas: 0\n+  replicas: 2" in difference.stdout
+    api.ok("delete", "deploy", "moved")
+
+
+def test_server_side_apply_is_not_there_before_1_16(tmp_path: Path) -> None:
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
+    with apikit.running(tmp_path, "1.15.12") as old:
+        done = old.kubectl("apply", "--server-side", "-f", "-", stdin=config)
+        assert done.returncode == 1
+        assert "the body of the request was in an unknown format" in done.stderr
+        old.ok("apply", "-f", "-", stdin=config)
+        assert "managedFields" not in old.ok("get", "cm", "c", "-o=yaml", "--show-managed-fields")

@@ -1,4 +1,4 @@
-"""Patches, server-side apply and selectors: pure functions over objects."""
+"""Patches and selectors: pure functions over objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kitlib.lab.api import apply, merge, selectors
+from kitlib.lab.api import merge, selectors
 from kitlib.lab.api.errors import ApiError
 
 POD = {
@@ -90,41 +90,6 @@ def test_json_patch_refuses_what_is_not_there(operation: dict[str, Any]) -> None
     with pytest.raises(ApiError) as refused:
         merge.json_patch({"a": 1, "l": []}, [operation])
     assert refused.value.code == 422
-
-
-def _config(**data: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}
-
-
-def test_server_side_apply_removes_what_its_manager_no_longer_wants() -> None:
-    first = apply.apply(None, _config(a="1", b="2"), "me", False, "t")
-    first["data"]["other"] = "kept"
-    second = apply.apply(first, _config(a="1"), "me", False, "t")
-    assert second["data"] == {"a": "1", "other": "kept"}
-
-
-def test_server_side_apply_conflicts_and_force() -> None:
-    live = apply.apply(None, _config(a="1"), "me", False, "t")
-    with pytest.raises(ApiError, match=r'Apply failed with 1 conflict: conflict with "me": \.data'):
-        apply.apply(live, _config(a="2"), "you", False, "t")
-    same = apply.apply(live, _config(a="1"), "you", False, "t")
-    assert {entry["manager"] for entry in same["metadata"]["managedFields"]} == {"me", "you"}
-    forced = apply.apply(live, _config(a="2"), "you", True, "t")
-    assert forced["data"] == {"a": "2"}
-    assert [entry["manager"] for entry in forced["metadata"]["managedFields"]] == ["you"]
-
-
-def test_server_side_apply_merges_lists_by_key() -> None:
-    live = {**POD, "apiVersion": "v1", "kind": "Pod"}
-    config = {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
-        "spec": {"containers": [{"name": "b", "image": "y:9"}]},
-    }  # fmt: skip
-    result = apply.apply(live, config, "me", False, "t")
-    images = [entry["image"] for entry in result["spec"]["containers"]]
-    assert images == ["x:1", "y:9"]
-    emptied = apply.apply(result, {**config, "spec": {}}, "me", False, "t")
-    assert [entry["name"] for entry in emptied["spec"]["containers"]] == ["a"]
 
 
 LABELLED = {"metadata": {"labels": {"app": "web", "tier": "front"}}}

@@ -189,7 +189,8 @@ def apply(api: apikit.Api, one: Manifest) -> str:
         done = api.kubectl("apply", "--server-side", "-f", "-", stdin=text)
         if done.returncode:
             return f"before it: {done.stderr}"
-    return _apply(api, one, side) or _delete(api, one)
+    told = (_apply(api, one, side), _delete(api, one))
+    return " ".join(filter(None, told))
 
 
 def _delete(api: apikit.Api, one: Manifest) -> str:
@@ -226,9 +227,12 @@ def _apply(api: apikit.Api, one: Manifest, side: list[str]) -> str:
             given["metadata"].pop("namespace", None)
         if not within(given, live):
             return f"not as given: {wanted['kind']} {wanted['metadata']['name']}"
+    if one.applied_on >= 16:  # 1.15 has no server-side apply
+        # What is one value as a whole and has a default (fieldRef) conflicts on real clusters too.
+        side = ["--server-side", "--field-manager=kit", "--force-conflicts"]
     done = api.kubectl("apply", *side, "-f", str(one.path))
     if done.returncode:
-        return f"applied again: {done.stderr}"
+        return f"applied again: {done.stderr.splitlines()[0]}"
     # kubectl says "configured" of what has nulls, a status or a budget's selector, on real
     # clusters too: what counts is that nothing became another.
     for before, after in zip(first, _live(api, one), strict=True):
@@ -317,7 +321,8 @@ _HEAD = """# Upstream's manifests and the versions that take them
 Written by `make upstream`. Every manifest of the plugins' projects that is plain YAML (the others
 are templates) is given to the real kubectl on the lab's API: of the newest version that serves all
 its kinds, where it must be applied whole, be found as it was given, be unchanged when it is
-applied again, and be deleted; and of the nearest version that does not, where it must be refused.
+applied again (server-side and by another manager, where that exists), and be deleted; and of the
+nearest version that does not, where it must be refused.
 The API is the lab's, which serves the groups of Kubernetes 1.{first} to 1.{last} as the real one
 does: that a version takes a manifest does not say that the plugin works there.
 

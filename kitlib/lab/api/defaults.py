@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from kitlib.lab.api.schema import CRDS
 from kitlib.lab.api.store import Obj
 
 _GRACE = 30
@@ -31,6 +32,8 @@ def apply_defaults(kind: str, obj: Obj, minor: int) -> None:
         _job(obj["spec"])
     elif kind in _BINDINGS:
         _binding(obj)
+    elif kind == CRDS:
+        _definition(obj.setdefault("spec", {}))
 
 
 _BINDINGS = (
@@ -109,6 +112,17 @@ def _binding(obj: Obj) -> None:
     for subject in obj.get("subjects") or []:
         if subject.get("kind") in ("User", "Group"):
             subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+
+
+def _definition(spec: Obj) -> None:
+    names = spec.setdefault("names", {})
+    if names.get("kind"):
+        names.setdefault("listKind", f"{names['kind']}List")
+        names.setdefault("singular", names["kind"].lower())
+    spec.setdefault("scope", "Namespaced")
+    spec.setdefault("conversion", {"strategy": "None"})
+    if spec.get("version") and not spec.get("versions"):  # v1beta1's single version
+        spec["versions"] = [{"name": spec["version"], "served": True, "storage": True}]
 
 
 def _service(spec: Obj, minor: int) -> None:

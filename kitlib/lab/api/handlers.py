@@ -11,6 +11,7 @@ import yaml
 from aiohttp import web
 
 from kitlib.lab.api import apply, clock, errors, merge, protobuf, selectors
+from kitlib.lab.api.managed import UPDATE, Owner
 from kitlib.lab.api.registry import Registry
 from kitlib.lab.api.schema import Resource
 from kitlib.lab.api.store import Obj, copy, dumps
@@ -62,6 +63,13 @@ async def body(request: web.Request) -> Any:
         return json.loads(raw)
     except (ValueError, yaml.YAMLError) as cause:
         raise errors.bad_request(f"error decoding the body: {cause}") from cause
+
+
+def owner_of(request: web.Request, resource: Resource, sub: str, minor: int) -> Owner:
+    """Return whose the fields are that a request changes: its field manager, or its program."""
+    agent = request.headers.get("User-Agent", "").partition("/")[0]
+    manager = request.query.get("fieldManager") or agent or "unknown"
+    return Owner(manager, UPDATE, resource.api_version, sub if minor >= 22 else "")
 
 
 def dry(request: web.Request) -> bool:
@@ -146,7 +154,13 @@ class Handlers:
         obj = await body(request)
         if not isinstance(obj, dict):
             raise errors.bad_request("the body must be an object")
-        created = self._registry.create(resource, namespace, obj, dry_run=dry(request))
+        created = self._registry.create(
+            resource,
+            namespace,
+            obj,
+            dry_run=dry(request),
+            owner=owner_of(request, resource, "", self._registry.minor),
+        )
         return answer(present(created, resource), 201)
 
     async def update(
@@ -156,8 +170,25 @@ class Handlers:
         obj = await body(request)
         if not isinstance(obj, dict):
             raise errors.bad_request("the body must be an object")
+        return self._replace(request, resource, namespace, name, sub, obj)
+
+    def _replace(
+        self,
+        request: web.Request,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        sub: str,
+        obj: Obj,
+    ) -> web.Response:
         stored = self._registry.update(
-            resource, namespace, name, obj, subresource=sub, dry_run=dry(request)
+            resource,
+            namespace,
+            name,
+            obj,
+            subresource=sub,
+            dry_run=dry(request),
+            owner=owner_of(request, resource, sub, self._registry.minor),
         )
         return answer(present(stored, resource))
 
@@ -165,15 +196,13 @@ class Handlers:
         self, request: web.Request, resource: Resource, namespace: str, name: str, sub: str
     ) -> web.Response:
         """Change an object by one of the patch formats; server-side apply may create it."""
+        _check_format(request.content_type, resource, self._registry.minor)
         change = await body(request)
         if request.content_type == APPLY:
             return self._apply(request, resource, namespace, name, sub, change)
         old = self._registry.get(resource, namespace, name)
-        obj = patched(request.content_type, present(old, resource), change, resource)
-        stored = self._registry.update(
-            resource, namespace, name, obj, subresource=sub, dry_run=dry(request)
-        )
-        return answer(present(stored, resource))
+        obj = patched(request.content_type, present(old, resource), change)
+        return self._replace(request, resource, namespace, name, sub, obj)
 
     def _apply(
         self,
@@ -193,14 +222,23 @@ class Handlers:
             raise errors.ApiError(422, "Invalid", text)
         live = self._store.get(resource.store, namespace, name)
         shown = present(live, resource) if live else None
+        if not isinstance(config, dict):
+            raise errors.bad_request("the body must be an object")
         config.setdefault("metadata", {}).setdefault("name", name)
-        obj = apply.apply(shown, config, manager, truthy(request.query, "force"), clock.stamp())
+        if not sub and "status" in resource.subresources:
+            config.pop("status", None)
+        obj = apply.apply(
+            shown,
+            config,
+            manager,
+            truthy(request.query, "force"),
+            clock.stamp(),
+            resource.shape,
+            sub if self._registry.minor >= 22 else "",
+        )
         if live is None:
             created = self._registry.create(resource, namespace, obj, dry_run=dry(request))
             return answer(present(created, resource), 201)
-        before = live["metadata"].get("managedFields")
-        if _without_times(obj["metadata"]["managedFields"]) == _without_times(before):
-            obj["metadata"]["managedFields"] = before
         stored = self._registry.update(
             resource, namespace, name, obj, subresource=sub, dry_run=dry(request)
         )
@@ -237,22 +275,28 @@ class Handlers:
         return answer({**head, "metadata": meta, "items": items})
 
 
-def patched(content_type: str, target: Obj, change: Any, resource: Resource) -> Obj:
-    """Return an object with a patch applied.
-
-    Raises:
-        ApiError: 415 for a format that the resource does not take.
-    """
+def patched(content_type: str, target: Obj, change: Any) -> Obj:
+    """Return an object with a patch applied."""
     if content_type == JSON_PATCH:
         result = merge.json_patch(target, change)
     elif content_type == MERGE:
         result = merge.json_merge(target, change)
-    elif content_type == STRATEGIC and not resource.custom:
-        result = merge.strategic(target, change)
     else:
-        accepted = [JSON_PATCH, MERGE] + ([] if resource.custom else [STRATEGIC]) + [APPLY]
-        raise errors.unsupported_media(", ".join(accepted))
+        result = merge.strategic(target, change)
     return copy(result)  # type: ignore[no-any-return]
+
+
+def _check_format(content_type: str, resource: Resource, minor: int) -> None:
+    """Refuse a patch in a format that the resource does not take.
+
+    Raises:
+        ApiError: 415.
+    """
+    accepted = [JSON_PATCH, MERGE]
+    accepted += [] if resource.custom else [STRATEGIC]
+    accepted += [APPLY] if minor >= 16 else []
+    if content_type not in accepted:
+        raise errors.unsupported_media(", ".join(accepted))
 
 
 async def delete_options(request: web.Request) -> Obj:
@@ -274,12 +318,6 @@ def success(details: Obj | None = None, code: int = 0) -> Obj:
     if code:
         status["code"] = code
     return status
-
-
-def _without_times(entries: list[Obj] | None) -> list[Obj]:
-    return [
-        {key: value for key, value in entry.items() if key != "time"} for entry in entries or []
-    ]
 
 
 def _resume(token: str, found: list[Obj]) -> tuple[int, str]:

@@ -5,45 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kitlib.lab.api import errors
+from kitlib.lab.api.shapes import is_set, list_keys
 from kitlib.lab.api.store import Obj, copy
-
-# Lists that merge by a key, by field name. Where a name is used twice, the items tell.
-_KEYS: dict[str, tuple[str, ...]] = {
-    "addresses": ("type",),
-    "conditions": ("type",),
-    "containers": ("name",),
-    "env": ("name",),
-    "ephemeralContainers": ("name",),
-    "hostAliases": ("ip",),
-    "imagePullSecrets": ("name",),
-    "initContainers": ("name",),
-    "ownerReferences": ("uid",),
-    "secrets": ("name",),
-    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-    "volumeDevices": ("devicePath",),
-    "volumeMounts": ("mountPath",),
-    "volumes": ("name",),
-    "webhooks": ("name",),
-}
-_SETS = frozenset({"finalizers", "podCIDRs", "loadBalancerSourceRanges"})
-
-
-def list_keys(field: str, items: list[Any]) -> tuple[str, ...]:
-    """Return the keys that identify the items of a list field; none for an atomic list."""
-    if not items or not isinstance(items[0], dict):
-        return ()
-    if field == "ports":
-        if "containerPort" in items[0]:
-            return ("containerPort", "protocol")
-        return ("port", "protocol") if "port" in items[0] else ()
-    keys = _KEYS.get(field, ())
-    named = [item for item in items if "$patch" not in item or len(item) > 1]
-    return keys if all(keys and keys[0] in item for item in named) else ()
-
-
-def is_set(field: str) -> bool:
-    """Return whether a list of plain values merges as a set."""
-    return field in _SETS
 
 
 def json_merge(target: Any, patch: Any) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 
-from kitlib.lab.api import addresses, clock, defaults, errors, validate
+from kitlib.lab.api import addresses, clock, defaults, errors, managed, validate
 from kitlib.lab.api.addresses import SERVICES
+from kitlib.lab.api.managed import Owner
 from kitlib.lab.api.schema import CRDS, Catalogue, Resource, catalogue
 from kitlib.lab.api.settings import Settings
 from kitlib.lab.api.store import Event, Obj, Store, copy
@@ -24,6 +25,8 @@ _GENERATIONS = {
     "policy/poddisruptionbudgets", "networking.k8s.io/ingressclasses",
     "discovery.k8s.io/endpointslices",
 }  # fmt: skip
+# Kinds whose fields have no owners here: written every few seconds, and nobody asks by whom.
+_UNOWNED = {"/events", "coordination.k8s.io/leases"}
 # Kinds whose writers may set the status together with the object.
 _KEEPS_STATUS = {NODES, PODS, NAMESPACES}
 
@@ -76,8 +79,16 @@ class Registry:
             raise errors.not_found(resource.group, resource.plural, name)
         return found
 
-    def create(self, resource: Resource, namespace: str, obj: Obj, *, dry_run: bool = False) -> Obj:
-        """Create an object (`obj` is taken over) and return it.
+    def create(
+        self,
+        resource: Resource,
+        namespace: str,
+        obj: Obj,
+        *,
+        dry_run: bool = False,
+        owner: Owner | None = None,
+    ) -> Obj:
+        """Create an object (`obj` is taken over) and return it; `owner` then owns its fields.
 
         Raises:
             ApiError: As the real API refuses.
@@ -91,6 +102,7 @@ class Registry:
         if resource.store not in _KEEPS_STATUS and "status" in resource.subresources:
             obj.pop("status", None)
         self._fill(resource, obj)
+        self._own(resource, None, obj, owner)  # before admission, which owns nothing
         self._admit(resource, namespace, obj, dry_run=dry_run)
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + clock.suffix()
@@ -105,6 +117,22 @@ class Registry:
             meta["generation"] = 1
         return obj if dry_run else self.store.put(resource.store, obj)
 
+    def _own(self, resource: Resource, live: Obj | None, obj: Obj, owner: Owner | None) -> None:
+        """Keep an object's managedFields: since 1.18 of all, before of what was applied so.
+
+        The kubelets' statuses of pods and nodes are left out, as Events and Leases are.
+        """
+        busy = resource.store in (PODS, NODES) and owner is not None and owner.subresource
+        before = ((live or {}).get("metadata") or {}).get("managedFields")
+        if owner is None or busy or resource.store in _UNOWNED:
+            return
+        if self.minor >= 18 or before:
+            own_status = "status" in resource.subresources and not owner.subresource
+            beside = "status" if own_status else ""
+            managed.track(live, obj, owner, resource.shape, clock.stamp(), beside)
+        else:
+            obj["metadata"].pop("managedFields", None)
+
     def update(
         self,
         resource: Resource,
@@ -114,8 +142,11 @@ class Registry:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        owner: Owner | None = None,
     ) -> Obj:
         """Replace an object, or only its status, and return what is stored then.
+
+        What changed is `owner`'s then.
 
         Raises:
             ApiError: 404, 409 on a stale resourceVersion, 422.
@@ -157,8 +188,11 @@ class Registry:
         meta["name"] = name
         if not subresource:
             self._fill(resource, obj)
+            self._own(resource, old, obj, owner)
             self._keep(resource, obj, old)
             validate.check(resource, obj, old, self.minor)
+        else:
+            self._own(resource, old, obj, owner)
         if dry_run:
             return obj
         return self.save(resource.store, obj, old)
@@ -177,7 +211,12 @@ class Registry:
         return self.store.put(kind, obj)
 
     def patch(
-        self, kind: str, namespace: str, name: str, change: Callable[[Obj], None]
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        change: Callable[[Obj], None],
+        owner: Owner | None = None,
     ) -> Obj | None:
         """Change a stored object as a controller does; return it, or None when it is gone."""
         old = self.store.get(kind, namespace, name)
@@ -185,6 +224,7 @@ class Registry:
             return None
         obj = copy(old)
         change(obj)
+        self._own(self.catalogue.by_kind[kind], old, obj, owner)
         return self.save(kind, obj, old)
 
     def make(self, kind: str, obj: Obj) -> Obj:
@@ -308,6 +348,10 @@ class Registry:
                     obj["spec"].setdefault(field, old["spec"][field])
         elif resource.store == CSRS:
             obj["spec"] = old["spec"]
+        elif resource.store == CRDS:
+            stored = obj["status"] = copy(old.get("status") or {})
+            known = stored.setdefault("storedVersions", [])
+            known += [name for name in _storage_versions(obj) if name not in known]
 
     def _admit(self, resource: Resource, namespace: str, obj: Obj, *, dry_run: bool) -> None:
         kind, meta = resource.store, obj["metadata"]
@@ -356,25 +400,20 @@ def _grace(kind: str, obj: Obj, options: Obj) -> int:
     return int(obj["spec"].get("terminationGracePeriodSeconds", 30) if given is None else given)
 
 
+def _storage_versions(crd: Obj) -> list[str]:
+    return [entry["name"] for entry in crd["spec"].get("versions") or [] if entry.get("storage")]
+
+
 def _establish(obj: Obj) -> None:
     """Give a new CustomResourceDefinition the status of an established one."""
-    spec = obj["spec"]
-    names = dict(spec.get("names") or {})
-    if names.get("kind"):
-        names.setdefault("listKind", f"{names['kind']}List")
-        names.setdefault("singular", names["kind"].lower())
-        spec["names"] = names
-    spec.setdefault("scope", "Namespaced")
-    spec.setdefault("conversion", {"strategy": "None"})
     when = clock.stamp()
     told = (
         ("NamesAccepted", "NoConflicts", "no conflicts found"),
         ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
     )
-    versions = spec.get("versions") or [{"name": spec.get("version", "v1"), "storage": True}]
     obj["status"] = {
-        "acceptedNames": names,
-        "storedVersions": [entry["name"] for entry in versions if entry.get("storage")],
+        "acceptedNames": obj["spec"]["names"],
+        "storedVersions": _storage_versions(obj),
         "conditions": [
             {"type": type_, "status": "True", "reason": reason, "message": text,
              "lastTransitionTime": when}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from kitlib.lab.api.shapes import Described, Shape
 from kitlib.lab.api.store import Obj
 
 FIRST, LAST = 15, 36
@@ -190,6 +191,7 @@ class Resource:
     list_kind: str = ""
     columns: tuple[tuple[str, str, str], ...] = ()
     categories: tuple[str, ...] = ()
+    shape: Shape = field(default=Shape(), compare=False, repr=False)
 
     @property
     def api_version(self) -> str:
@@ -288,7 +290,14 @@ def custom(crd: Obj) -> Iterable[Resource]:
                 if not col.get("priority")
             ),
             categories=tuple(names.get("categories") or ()),
+            shape=Described(schema=_described(version, spec)),
         )
+
+
+def _described(version: Obj, spec: Obj) -> Obj:
+    """Return the schema of one version; v1beta1 had one for all, or none."""
+    found = version.get("schema") or spec.get("validation") or {}
+    return found.get("openAPIV3Schema") or {}
 
 
 def catalogue(minor: int, crds: Iterable[Obj] = ()) -> Catalogue:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from kitlib.lab.api import clock, disruption, errors
 from kitlib.lab.api.auth import AUTHENTICATED, Ask, Auth, User
-from kitlib.lab.api.handlers import answer, body, patched, success
+from kitlib.lab.api.handlers import answer, body, owner_of, patched, success
 from kitlib.lab.api.registry import PODS, Registry
 from kitlib.lab.api.schema import Resource
 from kitlib.lab.api.store import Obj
@@ -40,7 +40,7 @@ class Special:
             return answer(shown)
         change = await body(request)
         if request.method == "PATCH":
-            change = patched(request.content_type, shown, change, resource)
+            change = patched(request.content_type, shown, change)
         version = (change.get("metadata") or {}).get("resourceVersion")
         if version and version != live["metadata"]["resourceVersion"]:
             raise errors.conflict(resource.group, resource.plural, name)
@@ -49,7 +49,8 @@ class Special:
         def set_replicas(obj: Obj) -> None:
             obj["spec"]["replicas"] = replicas
 
-        stored = self._registry.patch(resource.store, namespace, name, set_replicas)
+        owner = owner_of(request, resource, "scale", self._registry.minor)
+        stored = self._registry.patch(resource.store, namespace, name, set_replicas, owner)
         return answer(_scale(stored or live))
 
     async def binding(self, request: web.Request, namespace: str, name: str) -> web.Response:
