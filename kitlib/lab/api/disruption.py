@@ -5,9 +5,10 @@ from __future__ import annotations
 from kitlib.lab.api import clock, errors
 from kitlib.lab.api.registry import PODS, Registry
 from kitlib.lab.api.selectors import label_selector
+from kitlib.lab.api.state import healthy, terminating
 from kitlib.lab.api.store import Obj
 
-__all__ = ["BUDGETS", "budgets_of", "condition_of", "evict", "healthy", "selects"]
+__all__ = ["BUDGETS", "budgets_of", "condition_of", "evict", "selects"]
 
 BUDGETS = "policy/poddisruptionbudgets"
 _REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
@@ -27,13 +28,6 @@ def selects(budget: Obj, pod: Obj) -> bool:
         and bool(meta.get("labels"))
         and label_selector(selector, meta["labels"])
     )
-
-
-def healthy(pod: Obj) -> bool:
-    """Return whether a pod counts as available: it is Ready and not on its way out."""
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    return ready and not pod["metadata"].get("deletionTimestamp")
 
 
 def budgets_of(registry: Registry, pod: Obj) -> list[Obj]:
@@ -76,9 +70,7 @@ def evict(registry: Registry, namespace: str, name: str, options: Obj, *, dry_ru
 
 def _may_go_anyway(pod: Obj) -> bool:
     phase = (pod.get("status") or {}).get("phase")
-    return phase in ("Succeeded", "Failed", "Pending") or bool(
-        pod["metadata"].get("deletionTimestamp")
-    )
+    return phase in ("Succeeded", "Failed", "Pending") or terminating(pod)
 
 
 def _spare(budget: Obj, pod: Obj) -> bool:

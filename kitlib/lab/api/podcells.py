@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kitlib.lab.api import clock
+from kitlib.lab.api.state import is_true, terminating
 from kitlib.lab.api.store import Obj
 
 NONE = "<none>"
@@ -35,7 +36,7 @@ def pod_word(obj: Obj) -> str:
     spec, status = obj["spec"], obj.get("status") or {}
     reason = status.get("reason") or status.get("phase") or "Unknown"
     reason = _init_word(spec, status) or _container_word(status, reason)
-    if obj["metadata"].get("deletionTimestamp"):
+    if terminating(obj):
         return "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
     return reason
 
@@ -73,10 +74,7 @@ def _container_word(status: Obj, reason: str) -> str:
         elif entry.get("ready") and "running" in state:
             running = True
     if reason == "Completed" and running:
-        ready = any(
-            c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or []
-        )
-        return "Running" if ready else "NotReady"
+        return "Running" if is_true({"status": status}, "Ready") else "NotReady"
     return reason
 
 

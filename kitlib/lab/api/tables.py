@@ -9,6 +9,7 @@ from typing import Any
 from kitlib.lab.api import clock
 from kitlib.lab.api.podcells import pod_cells
 from kitlib.lab.api.schema import Resource
+from kitlib.lab.api.state import condition
 from kitlib.lab.api.store import Obj
 
 Cells = Callable[[Obj], list[Any]]
@@ -152,7 +153,7 @@ def _containers(template: Obj) -> list[str]:
 
 def _node(obj: Obj) -> list[Any]:
     status, meta = obj.get("status") or {}, obj["metadata"]
-    ready = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), None)
+    ready = condition(obj, "Ready")
     word = "Unknown"
     if ready:
         word = "Ready" if ready["status"] == "True" else "NotReady"

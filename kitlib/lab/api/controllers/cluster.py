@@ -9,8 +9,9 @@ from typing import Any
 
 from kitlib.lab.api import clock
 from kitlib.lab.api.auth import Auth
-from kitlib.lab.api.controllers.base import EVENTS, Controller, terminating
+from kitlib.lab.api.controllers.base import EVENTS, Controller
 from kitlib.lab.api.registry import ACCOUNTS, CONFIG_MAPS, NAMESPACES, SECRETS, Registry
+from kitlib.lab.api.state import terminating
 from kitlib.lab.api.store import Event, Obj
 
 ROOT_CA = "kube-root-ca.crt"

@@ -7,9 +7,10 @@ from typing import Any
 
 from kitlib.lab.api import clock
 from kitlib.lab.api.controllers import placement
-from kitlib.lab.api.controllers.base import Controller, is_true, terminating
+from kitlib.lab.api.controllers.base import Controller
 from kitlib.lab.api.controllers.workloads import active_pods, own_or_controller, pod_from, portion
 from kitlib.lab.api.registry import NODES, PODS
+from kitlib.lab.api.state import is_true, terminating
 from kitlib.lab.api.store import Event, Obj
 
 DAEMON_SETS = "apps/daemonsets"

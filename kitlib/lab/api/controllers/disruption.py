@@ -6,10 +6,11 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from kitlib.lab.api import clock
-from kitlib.lab.api.controllers.base import Controller, controller_of, terminating
+from kitlib.lab.api.controllers.base import Controller
 from kitlib.lab.api.controllers.workloads import portion
-from kitlib.lab.api.disruption import BUDGETS, budgets_of, condition_of, healthy, selects
+from kitlib.lab.api.disruption import BUDGETS, budgets_of, condition_of, selects
 from kitlib.lab.api.registry import PODS
+from kitlib.lab.api.state import controller_of, healthy, terminating
 from kitlib.lab.api.store import Event, Obj
 
 _SCALED = {

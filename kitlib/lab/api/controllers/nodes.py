@@ -9,8 +9,9 @@ from typing import Any
 
 from kitlib.lab.api import clock
 from kitlib.lab.api.controllers import placement
-from kitlib.lab.api.controllers.base import Controller, condition, terminating
+from kitlib.lab.api.controllers.base import Controller
 from kitlib.lab.api.registry import NODES, PODS, Registry
+from kitlib.lab.api.state import condition, terminating
 from kitlib.lab.api.store import Event, Obj
 
 LEASES = "coordination.k8s.io/leases"

@@ -8,9 +8,10 @@ from typing import Any
 
 from kitlib.lab.api import clock
 from kitlib.lab.api.controllers import placement
-from kitlib.lab.api.controllers.base import Controller, controller_of, terminating
+from kitlib.lab.api.controllers.base import Controller
 from kitlib.lab.api.registry import NODES, PODS, Registry
 from kitlib.lab.api.special import assign
+from kitlib.lab.api.state import controller_of, terminating
 from kitlib.lab.api.store import Event, Obj
 
 _HARD = ("NoSchedule", "NoExecute")

@@ -7,8 +7,9 @@ from typing import Any
 
 from kitlib.lab.api import clock
 from kitlib.lab.api.addresses import SERVICES
-from kitlib.lab.api.controllers.base import Controller, is_true, owner, terminating
+from kitlib.lab.api.controllers.base import Controller
 from kitlib.lab.api.registry import PODS, Registry
+from kitlib.lab.api.state import is_true, owner, terminating
 from kitlib.lab.api.store import Event, Obj
 
 ENDPOINTS, SLICES = "/endpoints", "discovery.k8s.io/endpointslices"

@@ -7,15 +7,9 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from kitlib.lab.api import clock
-from kitlib.lab.api.controllers.base import (
-    Controller,
-    condition,
-    controller_of,
-    is_true,
-    owner,
-    terminating,
-)
+from kitlib.lab.api.controllers.base import Controller
 from kitlib.lab.api.registry import PODS
+from kitlib.lab.api.state import condition, controller_of, is_true, owner, terminating
 from kitlib.lab.api.store import Event, Obj, copy
 
 DEPLOYMENTS, REPLICA_SETS = "apps/deployments", "apps/replicasets"
