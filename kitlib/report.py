@@ -101,6 +101,7 @@ def _content(run: Run) -> dict[str, Any]:
         "facts": _facts(run),
         "findings": findings,
         "passed": passed,
+        "notices": _notices(run),
         "stages": _stages(run, stages),
         "readiness": _readiness(run),
         "missing_nodes": _why_missing(run, stages, needs="init"),
@@ -151,6 +152,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Kit", str(run.meta.get("kit_version") or "")),
     ]
     return [(name, value) for name, value in told if value]
+
+
+def _notices(run: Run) -> list[str]:
+    """Return what was said before changes were made, such as each difference to a manifest."""
+    said = (str(entry.data.get("text", "")) for entry in run.entries if entry.kind == "notice")
+    return list(dict.fromkeys(filter(None, said)))
 
 
 def _findings(run: Run) -> tuple[list[_Finding], int]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from factory import host_facts
 
 from kitlib import plugins
 from kitlib.errors import ParamsError, PreconditionError
@@ -70,7 +69,7 @@ def params_of(tmp_path: Path, **changes: Any) -> Params:
 def context(params: Params, journal: Journal) -> Any:
     return SimpleNamespace(
         params=params, plugin=plugins.get(params.plugin), journal=journal, manifest=None,
-        control_plane=params.control_plane, facts=lambda: {"cp": host_facts("cp")},
+        control_plane=params.control_plane,
     )  # fmt: skip
 
 

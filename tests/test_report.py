@@ -88,6 +88,15 @@ def test_an_unsupported_combination_is_said_with_the_verdict(tmp_path: Path) -> 
         assert ("Unsupported" in shown) == allowed
 
 
+def test_what_was_said_before_changes_were_made(tmp_path: Path) -> None:
+    run = Maker(tmp_path)
+    for _ in range(2):
+        run.event(1.0, "notice", "network", "cluster", text="DaemonSet x: image: -a +b (<why>)")
+    shown = page(run.write())
+    assert shown.words.count("DaemonSet x: image: -a +b (<why>)") == 1
+    assert "What was said before changes were made" not in page(whole_run(tmp_path / "b")).words
+
+
 def test_the_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     path = whole_run(tmp_path)
     shown = page(path)

@@ -20,7 +20,9 @@ from kitlib.params import load
 from kitlib.plugins import get as get_plugin
 from kitlib.stages import Context, get_stage, run_stage
 
-PARAMS = Path(__file__).resolve().parent.parent / "params/lab.yaml"
+ROOT = Path(__file__).resolve().parent.parent
+PARAMS = ROOT / "params/lab.yaml"
+MANIFEST = ROOT / "kitlib/lab/manifests/flannel.yaml"
 
 
 class Doors:
@@ -47,8 +49,10 @@ class Doors:
         return CommandResult(host, str(cmd), said, "", 0)
 
 
-def context(tmp_path: Path, count: int, errors: dict[str, Exception]) -> Context:
-    params = load(PARAMS)
+def context(
+    tmp_path: Path, count: int, errors: dict[str, Exception], manifest: Path = MANIFEST
+) -> Context:
+    params = load(PARAMS, {"plugin_manifest": str(manifest)})
     hosts = tuple(
         Host(
             f"node-{n}",
@@ -144,3 +148,24 @@ def test_a_dry_run_shows_what_it_finds_and_fails_nothing(tmp_path: Path) -> None
     outcome = run_stage(get_stage("preflight"), ctx, dry_run=True, snapshot=lambda _: None)
     assert outcome.verdict.value == "PLANNED"
     assert of(outcome.checks, "host.facts")["node-1"].status is Status.FAIL
+
+
+def test_the_manifest_is_judged_before_anything_is_touched(tmp_path: Path) -> None:
+    (good,) = of(
+        get_stage("preflight").check(context(tmp_path, 1, {})), "preflight.manifest"
+    ).values()
+    assert good.status is Status.PASS
+    assert good.got == f"6 objects of {MANIFEST}"
+    file = tmp_path / "old.yaml"
+    file.write_text("apiVersion: extensions/v1beta1\nkind: DaemonSet\nmetadata: {name: d}\n")
+    ctx = context(tmp_path, 1, {}, manifest=file)
+    (bad,) = of(get_stage("preflight").check(ctx), "preflight.manifest").values()
+    assert bad.status is Status.FAIL
+    assert "does not serve extensions/v1beta1 (gone since 1.16): DaemonSet d" in bad.got
+    assert "the newest Kubernetes that serves all of it is 1.15" in bad.remedy
+    file.write_text("{{ template }}: {{")
+    (bad,) = of(get_stage("preflight").check(ctx), "preflight.manifest").values()
+    assert "not YAML but a template" in bad.got, "a file is read anew"
+    kubenet = get_plugin("kubenet")
+    ctx.plugin = kubenet
+    assert of(get_stage("preflight").check(ctx), "preflight.manifest") == {}

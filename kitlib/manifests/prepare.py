@@ -202,7 +202,9 @@ class _Work:
     def images(self) -> None:
         """Give images a tag and a registry; say which still move, and refuse what is no image."""
         params = self.params
-        release = self.plugin.release_for(params.kubernetes_version)
+        release = self.plugin.release_for(
+            params.kubernetes_version, nearest=params.allow_unsupported
+        )
         tags = release.images if release and not self.own_file else {}
         wrong = []
         for item in self.objects:

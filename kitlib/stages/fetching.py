@@ -25,7 +25,6 @@ from kitlib.manifests import Prepared, dump, namespaced, prepare, read
 from kitlib.params import Params
 from kitlib.plugins.install import Chart, Release
 from kitlib.stages.base import Context
-from kitlib.stages.configuration import api_address
 
 __all__ = ["chart_values", "fetch", "fetch_all", "fetched_name", "prepared"]
 
@@ -43,13 +42,12 @@ def prepared(ctx: Context) -> Prepared:
     """
     if ctx.manifest is None:
         where, text, known = _of_this_run(ctx)
-        main, facts = ctx.control_plane, ctx.facts()
         ctx.manifest = prepare(
             read(text, where),
             ctx.plugin,
             ctx.params,
             where=where,
-            control_plane=api_address(main, facts[main.name]) if main.name in facts else "",
+            control_plane=ctx.control_plane.node_address,
         )
         if not known:
             ctx.journal.keep(fetched_name(ctx.params.plugin), text)
@@ -189,7 +187,7 @@ def chart_values(chart: Chart, params: Params) -> dict[str, Any]:
             value.format(
                 pod_cidr=params.effective_pod_cidr,
                 service_cidr=params.service_cidr,
-                control_plane=params.control_plane.node_address or params.control_plane.address,
+                control_plane=params.control_plane.node_address,
             )
             if isinstance(value, str)
             else value
@@ -225,9 +223,9 @@ def _digest(text: str) -> str:
 
 def _checksum(where: str, params: Params) -> str:
     """Return the checksum that the catalogue knows for one of its own addresses; empty for none."""
-    version = params.kubernetes_version
+    version, nearest = params.kubernetes_version, params.allow_unsupported
     for plugin in plugins.catalogue().values():
-        release = plugin.release_for(version)
-        if release and where in plugin.manifest_addresses(version):
+        release = plugin.release_for(version, nearest=nearest)
+        if release and where in plugin.manifest_addresses(version, nearest=nearest):
             return release.sha256.get(where.rpartition("/")[2], "")
     return ""

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from kitlib import checks
 from kitlib.checks import found_clusters
-from kitlib.errors import ConnectError, KitError, RecordError
+from kitlib.errors import ConnectError, KitError, ParamsError, PreconditionError, RecordError
 from kitlib.facts import HostFacts, members, reach
 from kitlib.facts.reach import Answer
 from kitlib.fanout import fan_out
 from kitlib.inventory import Host
-from kitlib.model import Check, Status
+from kitlib.model import CLUSTER, Check, Status
 from kitlib.stages.base import Context, Plan, Stage
+from kitlib.stages.fetching import prepared
 from kitlib.stages.package_sources import offers
 from kitlib.stages.presence import ANSWERS, who, without_name
 
@@ -66,8 +67,32 @@ class Preflight(Stage):
         return [
             *answers,
             *checks.preflight(fanned.values, ctx.params, ctx.plugin, heard, told),
+            *_manifest(ctx),
             *offers(ctx, fanned.values),
         ]
+
+
+def _manifest(ctx: Context) -> list[Check]:
+    """Return whether the plugin's manifest is at hand and can be applied as it is wanted."""
+    if ctx.plugin.per_node is not None:
+        return []
+    ctx.manifest, got, remedy = None, "", ""  # a file may have been mended since the last look
+    try:
+        found = prepared(ctx)
+        got = f"{len(found.objects)} objects of {found.where}"
+    except (ParamsError, PreconditionError) as error:
+        got, remedy = error.message, error.remedy
+    return [
+        Check.that(
+            ctx.manifest is not None,
+            "preflight.manifest",
+            CLUSTER,
+            f"the manifest of {ctx.plugin.title} can be had and applied",
+            got=got,
+            expected="objects that this Kubernetes serves",
+            remedy=remedy,
+        )
+    ]
 
 
 def _lost(host: Host, error: Exception, heard: Mapping[str, Mapping[str, Answer]]) -> Check:
