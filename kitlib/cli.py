@@ -346,6 +346,13 @@ def compare(
     confirm: Annotated[
         str, typer.Option(help="The cluster's name: all of it may be reset.", metavar="NAME")
     ] = "",
+    runs: Annotated[
+        bool,
+        typer.Option("--runs", help="Build nothing: write the page of the directories named."),
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--out", help="With --runs: the page.", metavar="FILE")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a comparison: name its directory.")
     ] = False,
@@ -358,7 +365,14 @@ def compare(
     kit lab up --time-factor 0.02 first; what is emulated passes faster, packets do not.
     """
     from kitlib import comparison as comparing
+    from kitlib.comparison_page import write_comparison
+    from kitlib.runs import INDEX
 
+    if runs:
+        alone = len(paths) == 1 and (paths[0] / INDEX).is_file()
+        written = write_comparison(paths, page or (None if alone else Path("comparison.html")))
+        out().print(str(written), soft_wrap=True)
+        return
     if len(paths) != 1:
         raise ParamsError("compare: one parameter file is wanted")
     if resume:
@@ -388,7 +402,8 @@ def compare(
             plan, comparison, follow=follow, tell=lambda text: out().print(text, soft_wrap=True)
         )
     finally:
-        out().print(f"comparison: {comparison.path}", soft_wrap=True)
+        if comparison.runs:
+            out().print(str(write_comparison([comparison.path])), soft_wrap=True)
     if bad:
         lines = "\n".join(
             f"  round {run.round}, {run.plugin}: {run.reason} ({plan.runs / plan.cluster}/"

@@ -43,6 +43,7 @@ from kitlib.params import load
 from kitlib.plugins import Plugin, catalogue
 from kitlib.plugins import get as get_plugin
 from kitlib.plugins.entry import Supported
+from kitlib.runs import INDEX
 from kitlib.session import Session, fail, find_params
 from kitlib.software.releases import NEWEST_PATCH, newest_patch
 from kitlib.stages import STAGE_NAMES
@@ -50,7 +51,6 @@ from kitlib.stages.observe import STEADY_SECONDS, Steady
 
 __all__ = [
     "ALL",
-    "INDEX",
     "Candidate",
     "Comparison",
     "ComparisonPlan",
@@ -62,7 +62,6 @@ __all__ = [
 ]
 
 ALL = "all"
-INDEX = "comparison.json"
 SCHEMA = 1
 PACKETS = 100
 """Packets for each ordered pair of pods, and as many between the hosts, in each round: of one

@@ -10,70 +10,25 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from kitlib.errors import ChecksFailed, PreconditionError
-from kitlib.findings import grouped
-from kitlib.model import CLUSTER, Check, Status, failed
+from kitlib.errors import PreconditionError
+from kitlib.model import CLUSTER
 from kitlib.progress import Board, describe, read_lines
+from kitlib.rows import Rows, check_rows, frame_rows, judged
 from kitlib.runs import Run, load_run
-from kitlib.session import Session
+from kitlib.session import Session, find_params
 from kitlib.stages import StageRun
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Bound", "Rows", "Step", "open_run", "show"]
+    from kitlib.diagnosis.compared import Sight
 
-FOLD_FROM = 12
-"""So many checks are shown whole; of more, those that pass are folded away."""
-
-_COLOURS = {"PASS": "#1a7f37", "FAIL": "#cf222e", "WARN": "#9a6700", "SKIP": "#57606a"}
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A small table for a notebook.
-
-    Attributes:
-        head: Column names.
-        rows: Cell texts.
-        caption: One line above the table.
-        folded: Further rows, which JupyterLab shows on a click and text shows after the others.
-    """
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    folded: tuple[tuple[str, ...], ...] = ()
-
-    def __repr__(self) -> str:
-        """Return the table as aligned text."""
-        rows = [self.head, *self.rows, *self.folded]
-        if len(rows) == 1:
-            return self.caption
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join([self.caption, *lines] if self.caption else lines)
-
-    def _repr_html_(self) -> str:
-        shown = [f"<p>{escape(self.caption)}</p>"] if self.caption else []
-        if self.rows:
-            shown.append(_html_table(self.head, self.rows))
-        if self.folded:
-            table = _html_table(self.head, self.folded)
-            shown.append(
-                f"<details><summary>{len(self.folded)} more lines</summary>{table}</details>"
-            )
-        return "".join(shown)
+__all__ = ["Bound", "Comparison", "Rows", "Step", "open_comparison", "open_run", "show"]
 
 
 def open_run(params: str, *, run_dir: str = "", dry_run: bool = False) -> Bound:
@@ -140,7 +95,7 @@ class Bound:
         """Return when each node reached each moment, in seconds."""
         from kitlib.diagnosis import summary
 
-        return _frame_rows(summary.readiness_table(self._run()), digits=1)
+        return frame_rows(summary.readiness_table(self._run()), digits=1)
 
     def readiness_verdict(self) -> Rows:
         """Judge the nodes' way to Ready.
@@ -150,7 +105,7 @@ class Bound:
         """
         from kitlib.diagnosis import summary
 
-        return _judged("node readiness", summary.readiness_checks(self._run()))
+        return judged("node readiness", summary.readiness_checks(self._run()))
 
     def need_samples(self, *, fresh: bool) -> Rows:
         """Say whether there is something to chart: a living cluster, or samples in the run.
@@ -194,7 +149,7 @@ class Bound:
         """Return every ordered pair's percentiles (ms) and loss."""
         from kitlib.diagnosis import summary
 
-        return _frame_rows(summary.latency_table(self._run()), digits=3)
+        return frame_rows(summary.latency_table(self._run()), digits=3)
 
     def latency_verdict(self) -> Rows:
         """Judge the latencies.
@@ -204,7 +159,7 @@ class Bound:
         """
         from kitlib.diagnosis import summary
 
-        return _judged("pod latency", summary.latency_checks(self._run()))
+        return judged("pod latency", summary.latency_checks(self._run()))
 
     def _run(self) -> Run:
         return load_run(self.path)
@@ -236,7 +191,7 @@ class Step:
         """Judge what must hold first; a failure stops here and nothing was changed."""
         self._run = self._session.begin(self._name)
         with _Live(self._session.journal.path):
-            return _check_rows(self._run.preconditions())
+            return check_rows(self._run.preconditions())
 
     def plan(self) -> Rows:
         """Say what would be done, from facts read now."""
@@ -263,7 +218,7 @@ class Step:
         run = self._current()
         with _Live(self._session.journal.path):
             outcome = run.validate()
-        rows = _check_rows(outcome.checks)
+        rows = check_rows(outcome.checks)
         self._verdict = Rows(
             ("stage", "verdict", "changes", "seconds", "evidence"),
             (
@@ -286,6 +241,101 @@ class Step:
         if self._run is None:
             self._run = self._session.begin(self._name)
         return self._run
+
+
+def open_comparison(params: str, *, run_dir: str = "", runs: str = "") -> Comparison:
+    """Return a set of runs, side by side; showing it says which.
+
+    Args:
+        params: The parameter file: it says below which directory runs lie.
+        run_dir: A comparison's directory; empty takes the newest.
+        runs: Run directories with commas between, instead.
+
+    Raises:
+        ParamsError: The parameters are wrong, or there is no comparison.
+        PreconditionError: A directory is neither a run's nor a comparison's; or runs of a lab and
+            of real hosts are among them.
+    """
+    from kitlib.comparison_page import newest_comparison, see
+    from kitlib.params import load
+
+    named = [Path(each.strip()) for each in runs.split(",") if each.strip()]
+    if not named:
+        named = [Path(run_dir) if run_dir else newest_comparison(load(find_params(params)).runs)]
+    return Comparison(named, see(named))
+
+
+class Comparison:
+    """Runs of several plugins, as a notebook sees them."""
+
+    def __init__(self, paths: Sequence[Path], sight: Sight) -> None:
+        self.paths = paths
+        self._sight = sight
+
+    def __repr__(self) -> str:
+        """Return which runs are compared."""
+        return repr(self._rows())
+
+    def _repr_html_(self) -> str:
+        return self._rows()._repr_html_()
+
+    def need_runs(self) -> Rows:
+        """Say how many builds count.
+
+        Raises:
+            PreconditionError: None passed and was measured.
+        """
+        runs = self._sight.compared.runs
+        counted = int(runs["counts"].sum())
+        if not counted:
+            raise PreconditionError(
+                f"{', '.join(map(str, self.paths))}: no run that passed and was measured",
+                remedy="look at the runs' own records: kit report RUN_DIR",
+            )
+        return Rows((), (), f"{counted} of {len(runs)} runs passed and were measured.")
+
+    def table(self) -> Rows:
+        """Return the table to decide from, the cheapest plugin first."""
+        frame = self._sight.table().replace("\\n", " ", regex=True)
+        return frame_rows(frame.rename(columns=lambda head: head.removeprefix("#")), digits=2)
+
+    def words(self) -> Rows:
+        """Return what the numbers say and do not say."""
+        return Rows(("what the numbers say",), tuple((each,) for each in self._sight.words()))
+
+    def cost_figure(self) -> Figure | None:
+        """Return what each plugin costs; None when nothing was measured."""
+        return self._sight.cost_figure()
+
+    def distribution_figure(self) -> Figure | None:
+        """Return the distribution of each plugin's round trips; None without any."""
+        return self._sight.distribution_figure()
+
+    def difference_figure(self) -> Figure | None:
+        """Return which plugins differ; None where there are no two."""
+        return self._sight.difference_figure()
+
+    def readiness_figure(self) -> Figure | None:
+        """Return what workers waited for until they were Ready; None without a record."""
+        return self._sight.readiness_figure()
+
+    def verdict(self) -> Rows:
+        """Judge the builds.
+
+        Raises:
+            ChecksFailed: A build of a plugin failed.
+        """
+        return judged("plugin comparison", self._sight.checks())
+
+    def _rows(self) -> Rows:
+        compared = self._sight.compared
+        facts = (
+            ("runs of", ", ".join(str(path) for path in self.paths)),
+            ("plugins", ", ".join(compared.subjects)),
+            ("Kubernetes", ", ".join(sorted(set(compared.runs["kubernetes_version"])))),
+            ("where from", self._sight.provenance()),
+        )
+        return Rows(("compared", ""), facts)
 
 
 def show(figure: Figure | None) -> None:
@@ -358,67 +408,3 @@ class _Lines:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def _judged(what: str, checks: Sequence[Check]) -> Rows:
-    bad = failed(tuple(checks))
-    if bad:
-        lines = "\n".join(f"  {check}" for check in bad)
-        raise ChecksFailed(f"{what}: {len(bad)} check(s) failed\n{lines}")
-    return _check_rows(checks)
-
-
-def _check_rows(checks: Sequence[Check]) -> Rows:
-    head = ("", "where", "what", "got", "want", "remedy")
-    # What is said of several hosts in the same words is one row.
-    rows = [
-        (
-            check.status.value,
-            ", ".join(hosts),
-            check.summary,
-            check.got,
-            check.expected,
-            check.remedy,
-        )
-        for check, hosts in ((each.check, each.targets) for each in grouped(checks))
-    ]
-    passed = [row for row in rows if row[0] == Status.PASS.value]
-    others = [row for row in rows if row[0] != Status.PASS.value]
-    good = sum(check.status is Status.PASS for check in checks)
-    skipped = sum(check.status is Status.SKIP for check in checks)
-    caption = f"{good} of {len(checks)} checks pass" if rows else "No checks at this point"
-    caption += f", {skipped} do not apply here." if skipped else "."
-    if len(rows) <= FOLD_FROM:
-        return Rows(head, (*others, *passed), caption)
-    return Rows(head, tuple(others), caption, folded=tuple(passed))
-
-
-def _frame_rows(frame: pd.DataFrame, *, digits: int) -> Rows:
-    """Return a table of a data frame: floats with so many digits, what is missing as a dash."""
-
-    def text(value: object) -> str:
-        if isinstance(value, float):
-            return "-" if value != value else f"{value:.{digits}f}"
-        return str(value)
-
-    rows = tuple(tuple(map(text, row)) for row in frame.itertuples(index=False))
-    return Rows(tuple(str(name) for name in frame.columns), rows)
-
-
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table; columns that are empty in every row are left out."""
-    kept = [at for at in range(len(head)) if any(row[at] for row in rows)]
-    left = 'style="text-align:left;vertical-align:top"'
-    titles = "".join(f"<th {left}>{escape(head[at])}</th>" for at in kept)
-    body = "".join(
-        "<tr>" + "".join(f"<td {left}>{_cell(head[at], row[at])}</td>" for at in kept) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(column: str, text: str) -> str:
-    shown = escape(text)
-    if text in _COLOURS:
-        return f'<b style="color:{_COLOURS[text]}">{shown}</b>'
-    return f"<code>{shown}</code>" if column == "command" and text else shown

@@ -24,7 +24,15 @@ from kitlib import errors
 from kitlib.errors import Interrupted, KitError, ParamsError, RecordError
 from kitlib.params import check_notebook_parameters
 
-__all__ = ["BOOTSTRAP", "DIAGNOSTICS", "Notebook", "execute", "find", "notebook_root"]
+__all__ = [
+    "BOOTSTRAP",
+    "COMPARISONS",
+    "DIAGNOSTICS",
+    "Notebook",
+    "execute",
+    "find",
+    "notebook_root",
+]
 
 BOOTSTRAP = (
     "01_preflight",
@@ -37,6 +45,9 @@ BOOTSTRAP = (
     "08_verify",
 )
 DIAGNOSTICS = ("20_node_readiness", "21_pod_latency")
+"""Those that a build ends with."""
+COMPARISONS = ("22_plugin_comparison",)
+"""Those of several runs."""
 
 INTERRUPT_SECONDS = 30.0
 """How long an interrupted notebook may take to clean up; then its kernel is ended."""

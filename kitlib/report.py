@@ -6,6 +6,7 @@ a run that failed at any point: a section without data says why it is empty.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import textwrap
@@ -26,7 +27,7 @@ from kitlib.diagnosis import readiness, summary
 from kitlib.model import Check, Status
 from kitlib.runs import Run, load_run
 
-__all__ = ["write_report"]
+__all__ = ["Drawn", "Listed", "drawn", "table_of", "utc", "write_page", "write_report"]
 
 _CHECKS_FAILED = re.compile(r"\bchecks?(?:\(s\))? failed$")
 """The end of an error that only counts checks: they are findings themselves."""
@@ -45,15 +46,20 @@ class _Column:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class Listed:
+    """A table of a page."""
+
     columns: Sequence[_Column]
     rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class Drawn:
+    """A figure of a page; it is shown no wider than `rem` of the page's units."""
+
     svg: Markup
     alt: str
+    rem: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,17 @@ def write_report(run_dir: Path | str) -> Path:
         PreconditionError: The directory is not a run's.
     """
     run = load_run(run_dir)
+    return write_page("report.html.j2", run.path / "report.html", _content(run))
+
+
+def write_page(template: str, target: Path, content: Mapping[str, Any]) -> Path:
+    """Return the path of a page, written whole or not at all.
+
+    Args:
+        template: The template beside this module.
+        target: The file.
+        content: What the template shows.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -83,9 +100,8 @@ def write_report(run_dir: Path | str) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.j2").render(_content(run))
-    target = run.path / "report.html"
-    part = target.with_name(".report.html.part")
+    page = environment.get_template(template).render(content)
+    part = target.with_name(f".{target.name}.part")
     part.write_text(page, encoding="utf-8")
     part.replace(target)
     return target
@@ -96,7 +112,7 @@ def _content(run: Run) -> dict[str, Any]:
     stages = frames.stages(run)
     return {
         "run": run,
-        "started": _utc(run.started),
+        "started": utc(run.started),
         "verdict_words": _verdict_words(run, stages, findings),
         "facts": _facts(run),
         "findings": findings,
@@ -112,7 +128,7 @@ def _content(run: Run) -> dict[str, Any]:
         "failed_commands": _failed_commands(run),
         "again": _again(run),
         "kit_version": __version__,
-        "made": _utc(datetime.now(UTC).timestamp()),
+        "made": utc(datetime.now(UTC).timestamp()),
     }
 
 
@@ -214,7 +230,7 @@ def _stages(run: Run, stages: Any) -> Mapping[str, Any] | None:
         for row in stages.to_dict("records")
     ]
     titles = ("Stage", "Verdict", "#Seconds", "#Changes", "Reason")
-    return {"picture": _drawn(picture, "stages"), "table": _table(titles, rows)}
+    return {"picture": drawn(picture, "stages"), "table": table_of(titles, rows)}
 
 
 def _readiness(run: Run) -> Mapping[str, Any] | None:
@@ -247,9 +263,9 @@ def _readiness(run: Run) -> Mapping[str, Any] | None:
     ]
     heads = ("Node", "Moment", "Time (UTC)", "#After the one before, s", "#Resolution", "Read from")
     return {
-        "picture": _drawn(picture, "readiness"),
-        "table": _table(titles, rows),
-        "moments": _table(heads, moments),
+        "picture": drawn(picture, "readiness"),
+        "table": table_of(titles, rows),
+        "moments": table_of(heads, moments),
         "before": summary.ready_before(run),
     }
 
@@ -288,9 +304,9 @@ def _latency(run: Run) -> Mapping[str, Any] | None:
         f"#Difference, {unit}", "#Ratio",
     )  # fmt: skip
     return {
-        "heatmap": _drawn(heatmap, "latency"),
-        "ecdf": _drawn(ecdf, "ecdf"),
-        "table": _table(titles, rows),
+        "heatmap": drawn(heatmap, "latency"),
+        "ecdf": drawn(ecdf, "ecdf"),
+        "table": table_of(titles, rows),
         "left_out": whole - len(rows),
     }
 
@@ -313,8 +329,8 @@ def _gaps(run: Run) -> list[dict[str, str]]:
     return [
         {
             "what": what,
-            "since": _utc(gap.get("since")),
-            "until": _utc(gap.get("t")),
+            "since": utc(gap.get("since")),
+            "until": utc(gap.get("t")),
             "why": str(gap.get("why", "")),
         }
         for what in ("nodes", "pods", "events")
@@ -333,7 +349,7 @@ def _notebooks(root: Path) -> list[dict[str, str]]:
     ]
 
 
-def _failed_commands(run: Run) -> _Table | None:
+def _failed_commands(run: Run) -> Listed | None:
     listed = frames.commands(run)
     bad = listed[listed["exit_status"].notna() & (listed["exit_status"] != 0)]
     rows = [
@@ -347,7 +363,7 @@ def _failed_commands(run: Run) -> _Table | None:
         for row in bad.tail(MOST_ROWS).to_dict("records")
     ]
     titles = ("Stage", "Host", "#Exit status", "Command", "Output")
-    return _table(titles, rows) if rows else None
+    return table_of(titles, rows) if rows else None
 
 
 def _again(run: Run) -> str:
@@ -359,13 +375,15 @@ def _again(run: Run) -> str:
     return f"{shlex.join(bits)}\n{shlex.join(page)}"
 
 
-def _drawn(picture: Picture, name: str) -> _Drawn:
-    return _Drawn(Markup(charts.svg(picture, name)), picture.alt)  # noqa: S704 - our own SVG
+def drawn(picture: Picture, name: str) -> Drawn:
+    """Return a figure for a page; its name makes its ids differ from those of others there."""
+    drawing = Markup(charts.svg(picture, name))  # noqa: S704 - our own SVG
+    return Drawn(drawing, picture.alt, math.ceil(7.5 * picture.get_figwidth()))
 
 
-def _table(titles: Iterable[str], rows: Sequence[Sequence[str]]) -> _Table:
+def table_of(titles: Iterable[str], rows: Sequence[Sequence[str]]) -> Listed:
     """Return a table; a title that begins with `#` heads a column of numbers."""
-    return _Table(
+    return Listed(
         [_Column(title.removeprefix("#"), title.startswith("#")) for title in titles], rows
     )
 
@@ -374,7 +392,8 @@ def _number(value: Any, digits: int, factor: float = 1.0) -> str:
     return NOTHING if value is None or value != value else f"{value * factor:.{digits}f}"
 
 
-def _utc(t: object) -> str:
+def utc(t: object) -> str:
+    """Return a Unix time as a person reads it; empty for none."""
     if not isinstance(t, int | float):
         return ""
     return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,22 @@ from typing import Any
 
 from kitlib.errors import PreconditionError
 
-__all__ = ["Entry", "Provenance", "Run", "RunHost", "WatchLine", "load_run", "parse_time"]
+__all__ = [
+    "INDEX",
+    "Entry",
+    "Provenance",
+    "Run",
+    "RunHost",
+    "WatchLine",
+    "load_run",
+    "parse_time",
+    "runs_in",
+]
 
 log = logging.getLogger(__name__)
+
+INDEX = "comparison.json"
+"""What makes a directory a comparison's: which runs it has, and in which order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +245,29 @@ def load_run(path: Path | str) -> Run:
             )
         )
     return Run(root, meta, tuple(entries), damaged)
+
+
+def runs_in(paths: Iterable[Path]) -> list[Path]:
+    """Return run directories: those that are named, and those of the comparisons that are named.
+
+    Raises:
+        PreconditionError: One is neither, or a run of a comparison is gone.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not (path / INDEX).is_file():
+            load_run(path)  # says what is wrong with it
+            found.append(path)
+            continue
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        runs = [path.resolve().parents[1] / run["run_id"] for run in index["runs"]]
+        gone = [run.name for run in runs if not run.is_dir()]
+        if gone:
+            raise PreconditionError(
+                f"{path}: {', '.join(gone)}: runs of this comparison are gone from {runs[0].parent}"
+            )
+        found += runs
+    return list(dict.fromkeys(found))
 
 
 def parse_time(value: object) -> float | None:

@@ -175,6 +175,7 @@ class Session:
         self._kube_lock = threading.Lock()
         self._facts: dict[str, HostFacts] = {}
         self._provenance: Mapping[str, object] = {}
+        self._built = False
         self._mask_password()
         self._durable = Durable(
             self._ssh,
@@ -506,7 +507,9 @@ class Session:
         known = self._provenance or self.journal.record().get("provenance") or {}
         said = known or _provenance(next(iter(facts.values())).host.lab)
         stands_in = "; ".join(sorted({here.host.stands_in for here in facts.values()} - {""}))
-        if stands_in or self.journal.stage in _BEFORE_THE_PLUGIN:
+        before = self.journal.stage in _BEFORE_THE_PLUGIN
+        self._built = self._built or not before
+        if stands_in or (before and not self._built):  # a reset may follow what was built here
             said = {key: value for key, value in said.items() if key != "stands_in"}
             said |= {"stands_in": stands_in} if stands_in else {}
         self._provenance = said

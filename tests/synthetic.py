@@ -277,7 +277,7 @@ def compared_run(
         **({"comparison": {"id": comparison, "round": number}} if comparison else {}),
         **meta,
     }
-    return maker.write(str(meta.get("verdict", "PASS")))
+    return maker.write(str(meta.get("verdict", "PASS")), str(meta.get("reason", "")))
 
 
 def hash_of(plugin: str, number: int) -> int:

@@ -17,6 +17,7 @@ from synthetic import Maker, empty_run, failed_run, whole_run
 
 from kitlib import charts, frames
 from kitlib.charts import Picture
+from kitlib.charts.drawing import CIVIDIS
 from kitlib.diagnosis import readiness, summary
 from kitlib.runs import Run, load_run
 
@@ -143,7 +144,7 @@ def test_figures_are_drawn_for_small_and_large_clusters(tmp_path: Path, nodes: i
     image = Image.open(io.BytesIO(heat.png(60)))
     assert image.size[0] > 400
     # in grey, the fast and the slow end of the scale differ clearly
-    dark, light = (sum(charts._CIVIDIS(end)[:3]) / 3 for end in (0.0, 1.0))
+    dark, light = (sum(CIVIDIS(end)[:3]) / 3 for end in (0.0, 1.0))
     assert light - dark > 0.4
 
 

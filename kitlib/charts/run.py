@@ -1,107 +1,43 @@
-"""Charts of a run: each function draws on an `ax` that it is given and returns it.
-
-Figures are made without pyplot, so nothing global is touched, no backend is chosen and nothing
-piles up in a long-lived kernel; a `Picture` shows itself in JupyterLab all the same. Colours are
-cividis or grey (they differ in lightness, so a grey print and a colour-blind reader see the same),
-and what matters is always said in text or hatching too.
-"""
+"""Charts of one run: each function draws on an `ax` that it is given and returns it."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from kitlib.charts.drawing import (
+    CIVIDIS,
+    INK,
+    QUIET,
+    in_figures,
+    in_seconds,
+    plain,
+    plain_log,
+    unit_of,
+)
 
 __all__ = [
-    "Picture",
     "latency_bar",
     "latency_ecdf",
     "latency_heatmap",
     "latency_scale",
     "readiness_waterfall",
     "stage_timeline",
-    "svg",
-    "unit_of",
 ]
 
-INK, QUIET, FAINT = "#1a1a1a", "#5c5c5c", "#d9d9d9"
 VERDICT = {"PASS": "#33658a", "PLANNED": "#9db4c0", "FAIL": "#c8553d"}
-_CIVIDIS = colormaps["cividis"]
-_SCREEN = 100
-"""Dots per inch at which a figure has its natural size in a notebook."""
 _NAMED = 6
 """Up to so many hosts keep their order in the stage chart; more are shown as a profile."""
 _ANNOTATED = 12
 """Up to so many nodes a heat map's cells carry their numbers."""
-
-
-class Picture(Figure):
-    """A figure that carries where its numbers come from, and shows itself in a notebook."""
-
-    def __init__(self, width: float, height: float, *, caption: str, alt: str) -> None:
-        super().__init__(
-            figsize=(width, height), dpi=_SCREEN, layout="constrained", facecolor="white"
-        )
-        FigureCanvasAgg(self)
-        self.alt = alt
-        self.caption = caption
-        lines = textwrap.fill(caption, int(width * 16))
-        self.supxlabel(lines, fontsize=7.5, color=QUIET, x=0.01, ha="left")
-
-    def png(self, dpi: int = 160) -> bytes:
-        """Return the figure as PNG."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=dpi)
-        return buffer.getvalue()
-
-    def __repr__(self) -> str:
-        """Return what the figure shows, in words."""
-        return self.alt
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """Return the figure at twice the density of the screen, and its size on the page."""
-        return self.png(2 * _SCREEN), {"width": int(self.get_figwidth() * _SCREEN)}
-
-
-def svg(picture: Picture, name: str) -> str:
-    """Return the figure as an inline SVG element, the same bytes for the same figure.
-
-    Args:
-        picture: The figure.
-        name: A word that makes the element's ids differ from those of other figures on a page.
-    """
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg ") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Ids are unique within one figure only; a page holds several.
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = text.replace("url(#", f"url(#{name}-")
-    opening, rest = text.split(">", 1)
-    return re.sub(r' (?:width|height)="[^"]*"', "", opening) + ">" + rest
-
-
-def unit_of(values_ms: pd.Series[float]) -> tuple[float, str]:
-    """Return the factor from milliseconds and the unit in which these values read well."""
-    known = values_ms.dropna()
-    return (1000.0, "µs") if len(known) and float(known.median()) < 1 else (1.0, "ms")
 
 
 def stage_timeline(ax: Axes, stages: pd.DataFrame, hosts: pd.DataFrame | None = None) -> Axes:
@@ -121,7 +57,7 @@ def stage_timeline(ax: Axes, stages: pd.DataFrame, hosts: pd.DataFrame | None = 
             row, max(width, end * 0.002), left=left, height=height, color=colour,
             hatch="" if verdict in ("PASS", "PLANNED") else "////", edgecolor="white", linewidth=0,
         )  # fmt: skip
-        words = f"{_seconds(width)}" + ("" if verdict == "PASS" else f"  {verdict}")
+        words = f"{in_seconds(width)}" + ("" if verdict == "PASS" else f"  {verdict}")
         inside = width > end * 0.8
         ax.annotate(
             words,
@@ -155,7 +91,7 @@ def stage_timeline(ax: Axes, stages: pd.DataFrame, hosts: pd.DataFrame | None = 
     ax.set_xlabel("Seconds since the run started")
     thin = " (thin lines: each host's part)" if hosts is not None and len(hosts) else ""
     ax.set_title(f"How long each stage took{thin}", loc="left", fontsize=11, color=INK)
-    return _plain(ax, grid="x")
+    return plain(ax, grid="x")
 
 
 def readiness_waterfall(
@@ -172,7 +108,7 @@ def readiness_waterfall(
     order = list(labels)
     nodes = list(dict.fromkeys(phases["node"]))
     shades = {
-        name: _CIVIDIS(0.05 + 0.9 * i / max(len(order) - 1, 1)) for i, name in enumerate(order)
+        name: CIVIDIS(0.05 + 0.9 * i / max(len(order) - 1, 1)) for i, name in enumerate(order)
     }
     present = phases.dropna(subset=["offset_s"])
     inside = present[present["offset_s"] >= 0]
@@ -199,7 +135,7 @@ def readiness_waterfall(
                 if few and width > end * 0.05:
                     dark = order.index(phase) < len(order) / 2
                     ax.text(
-                        left + width / 2, row, _seconds(width), ha="center", va="center",
+                        left + width / 2, row, in_seconds(width), ha="center", va="center",
                         fontsize=7.5, color="white" if dark else INK,
                     )  # fmt: skip
             left = float(at)
@@ -207,7 +143,7 @@ def readiness_waterfall(
         if len(ready):
             at = float(ready.iloc[0])
             ax.plot([at], [row - 0.36], marker="v", ms=6 if few else 3, color=INK, clip_on=False)
-            note = f"Ready at {_seconds(at)}" if few else ""
+            note = f"Ready at {in_seconds(at)}" if few else ""
         else:
             came = set(own["phase"])
             note = "not Ready" if "registered" in came else "not registered"
@@ -229,7 +165,7 @@ def readiness_waterfall(
             loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left", handlelength=1.2,
         )  # fmt: skip
     ax.set_title("What each node waited for (triangle: Ready)", loc="left", fontsize=11, color=INK)
-    return _plain(ax, grid="x")
+    return plain(ax, grid="x")
 
 
 def latency_scale(summary: pd.DataFrame, column: str = "p50_ms") -> Normalize:
@@ -251,7 +187,7 @@ def latency_bar(picture: Figure, panels: Sequence[Axes], label: str) -> None:
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     if isinstance(image.norm, LogNorm):
-        _plain_log(bar.ax.yaxis)
+        plain_log(bar.ax.yaxis)
 
 
 def latency_heatmap(
@@ -307,7 +243,7 @@ def latency_heatmap(
         if annotated:
             up = 0.14 if lost else 0.0
             ax.text(
-                x, y - up, _number(value * factor), ha="center", va="center", fontsize=size,
+                x, y - up, in_figures(value * factor), ha="center", va="center", fontsize=size,
                 color=ink,
             )  # fmt: skip
             if lost:
@@ -315,7 +251,7 @@ def latency_heatmap(
                 ax.text(x, y + 0.24, words, ha="center", va="center", fontsize=size - 2, color=ink)
         else:
             ax.plot([x], [y], marker="x", ms=max(2.0, 90 / len(nodes)), color=ink, mew=0.9)
-    ax.imshow(grid, cmap=_CIVIDIS, norm=norm, interpolation="nearest", aspect="equal")
+    ax.imshow(grid, cmap=CIVIDIS, norm=norm, interpolation="nearest", aspect="equal")
     for index in range(len(nodes)):
         ax.add_patch(Rectangle((index - 0.5, index - 0.5), 1, 1, fc="#ececec", ec="none"))
     every = max(1, math.ceil(len(nodes) / 25))
@@ -372,39 +308,20 @@ def latency_ecdf(ax: Axes, samples: pd.DataFrame) -> Axes:
             ax.plot([times[middle]], [50], marker="o", ms=5, color=look["color"])
             right = path == "pod"
             ax.annotate(
-                f"{_number(times[middle])} {unit}", (times[middle], 50),
+                f"{in_figures(times[middle])} {unit}", (times[middle], 50),
                 xytext=(8 if right else -8, -3 if right else 4), textcoords="offset points",
                 ha="left" if right else "right", fontsize=8.5, color=look["color"],
             )  # fmt: skip
     if spread > 20:
         ax.set_xscale("log")
-        _plain_log(ax.xaxis)
+        plain_log(ax.xaxis)
     ax.set_ylim(0, 102)
     ax.set_ylabel("Share of packets back, %")
     ax.set_xlabel(f"Round-trip time, {unit}" + (" (log scale)" if spread > 20 else ""))
     ax.set_title("Round-trip times of all pairs (dots: median)", loc="left", fontsize=11, color=INK)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=8.5, loc="lower right")
-    return _plain(ax, grid="both")
-
-
-def _plain(ax: Axes, *, grid: str) -> Axes:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color("#888888")
-    ax.set_axisbelow(True)
-    ax.grid(axis=grid, color=FAINT, lw=0.6)  # type: ignore[arg-type]
-    ax.tick_params(colors=INK, labelsize=8.5)
-    ax.xaxis.label.set_fontsize(9)
-    ax.yaxis.label.set_fontsize(9)
-    return ax
-
-
-def _plain_log(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    return plain(ax, grid="both")
 
 
 def _name_rows(ax: Axes, nodes: Sequence[str]) -> None:
@@ -412,11 +329,3 @@ def _name_rows(ax: Axes, nodes: Sequence[str]) -> None:
     ticks = list(range(0, len(nodes), every))
     ax.set_yticks(ticks, [nodes[index] for index in ticks])
     ax.set_ylim(len(nodes) - 0.4, -0.6)
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.0f} s" if value >= 100 else f"{value:.1f} s"

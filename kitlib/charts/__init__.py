@@ -1,0 +1,36 @@
+"""Charts: functions that draw on an `ax` that they are given, and the figure that they draw in."""
+
+from __future__ import annotations
+
+from kitlib.charts.compared import (
+    cost_chart,
+    difference_matrix,
+    ecdf_panel,
+    readiness_bars,
+)
+from kitlib.charts.drawing import Picture, in_figures, svg, unit_of
+from kitlib.charts.run import (
+    latency_bar,
+    latency_ecdf,
+    latency_heatmap,
+    latency_scale,
+    readiness_waterfall,
+    stage_timeline,
+)
+
+__all__ = [
+    "Picture",
+    "cost_chart",
+    "difference_matrix",
+    "ecdf_panel",
+    "in_figures",
+    "latency_bar",
+    "latency_ecdf",
+    "latency_heatmap",
+    "latency_scale",
+    "readiness_bars",
+    "readiness_waterfall",
+    "stage_timeline",
+    "svg",
+    "unit_of",
+]
