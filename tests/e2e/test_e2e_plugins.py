@@ -18,6 +18,7 @@ KUBERNETES = {
     "contiv": "1.15.12",
     "nuage": "1.18.20",
     "ovn": "1.36.2",
+    "romana": "1.15.12",
     "weave": "1.36.2",
 }
 """Plugin -> the newest Kubernetes that it fits and the lab has."""

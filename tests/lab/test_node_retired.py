@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv4Network
+import asyncio
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
 
-from kitlib.lab.node import agents_contiv, agents_nuage, datapath, images, overlay
+from kitlib.lab.node import (
+    agents_contiv,
+    agents_nuage,
+    agents_romana,
+    datapath,
+    images,
+    overlay,
+    romana_store,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +31,8 @@ from kitlib.lab.node import agents_contiv, agents_nuage, datapath, images, overl
         ("nuage/cni:20.10.6", "nuage-cni"),
         ("nuage/vrs:20.10.6", "nuage-vrs"),
         ("nuage/master:20.10.6", "nuage-helper"),
+        ("gcr.io/google_containers/etcd-amd64:3.0.17", "romana-etcd"),
+        ("quay.io/romana/agent:v2.0.2", "romana-agent"),
         ("docker.io/calico/cni:v3.28.5", "calico-cni"),
         ("example.net/cni", ""),
         ("example.net/stats", ""),
@@ -102,3 +113,80 @@ def test_nuages_nodes_find_each_others_subnets_in_its_config_map() -> None:
 def test_nuages_network_is_told_as_sed_takes_it() -> None:
     env = {"NUAGE_K8S_POD_NETWORK_CIDR": r"10.160.0.0\/16"}
     assert agents_nuage.pod_network(env) == IPv4Network("10.160.0.0/16")
+
+
+ONE, TWO = (romana_store.Block(f"worker-{n}", f"10.77.0.1{n}") for n in (1, 2))
+
+
+def test_a_node_of_romana_gets_blocks_as_it_needs_them() -> None:
+    store = romana_store.Store(IPv4Network("10.112.0.0/28"))
+    given = [store.allocate(ONE, f"pod{number}") for number in range(8)]
+    assert given == list(IPv4Network("10.112.0.0/29"))
+    assert store.allocate(ONE, "pod3") == given[3], "asked again: the same"
+    assert store.allocate(TWO, "other") == IPv4Address("10.112.0.8")
+    with pytest.raises(ValueError, match=r"no block is left in 10\.112\.0\.0/28"):
+        store.allocate(ONE, "ninth")
+    store.release("other")
+    assert set(store.blocks.values()) == {ONE}, "an empty block goes back"
+    assert store.allocate(ONE, "ninth") == IPv4Address("10.112.0.8")
+    again = romana_store.Store.load(store.dump())
+    assert (again.pool, again.blocks, again.given) == (store.pool, store.blocks, store.given)
+    with pytest.raises(ValueError, match="no network"):
+        romana_store.Store.load("").allocate(ONE, "x")
+
+
+async def test_romanas_store_answers_keeps_and_tells_news(tmp_path: Path) -> None:
+    file = tmp_path / "db/ipam.json"
+    runner = await romana_store.serve(file, "127.0.0.1", 0)
+    port = runner.addresses[0][1]
+    url = f"http://127.0.0.1:{port}"
+    told = {"node": "worker-1", "underlay": "10.77.0.11", "owner": "a"}
+    try:
+        with pytest.raises(romana_store.Unavailable, match="no network"):
+            await romana_store.ask("POST", f"{url}/address", told)
+        for cidr in ("10.112.0.0/12", "10.0.0.0/8"):
+            found = await romana_store.ask("PUT", f"{url}/network", {"cidr": cidr})
+            assert found == {"cidr": "10.112.0.0/12"}
+        known = (await romana_store.ask("GET", f"{url}/blocks?after=-1"))["version"]
+        news = asyncio.create_task(romana_store.ask("GET", f"{url}/blocks?after={known}"))
+        assert (await romana_store.ask("POST", f"{url}/address", told))["address"] == "10.112.0.0"
+        blocks = (await news)["blocks"]
+        assert blocks == {"10.112.0.0/29": ["worker-1", "10.77.0.11"]}
+        assert romana_store.Store.load(file.read_text()).given
+        await romana_store.ask("DELETE", f"{url}/address", {"owner": "a"})
+        assert not romana_store.Store.load(file.read_text()).given
+    finally:
+        await runner.cleanup()
+    with pytest.raises(romana_store.Unavailable, match="Cannot connect"):
+        await romana_store.ask("GET", f"{url}/blocks")
+
+
+def test_romanas_routes_follow_the_blocks() -> None:
+    blocks = {"10.112.0.0/29": ["a", "10.77.0.11"], "10.112.0.8/29": ["b", "10.77.0.12"]}
+    wanted = agents_romana.routes(blocks, "a")
+    assert wanted == {"10.112.0.8/29": "10.77.0.12"}
+    assert agents_romana.change_script({}, wanted) == (
+        "ip route replace 10.112.0.8/29 via 10.77.0.12 dev eth0 proto static\n"
+    )
+    assert agents_romana.change_script(wanted, wanted) == ""
+    moved = agents_romana.change_script(wanted, {"10.112.0.8/29": "10.77.0.13"})
+    assert moved.splitlines()[0].startswith("ip route del 10.112.0.8/29 via 10.77.0.12")
+    assert "replace 10.112.0.8/29 via 10.77.0.13" in moved
+
+
+@pytest.mark.parametrize(
+    ("argv", "network"),
+    [
+        ([], "10.112.0.0/12"),
+        (["--network-cidr-overrides=romana-network=10.160.0.0/12"], "10.160.0.0/12"),
+        (["--network-cidr-overrides=x=10.1.0.0/16,romana-network=10.2.0.0/16"], "10.2.0.0/16"),
+    ],
+)
+def test_romanas_network(argv: list[str], network: str) -> None:
+    assert agents_romana.network_of(argv) == IPv4Network(network)
+
+
+def test_romanas_agent_stands_no_other_configuration(tmp_path: Path) -> None:
+    for name in ("10-romana.conf", "10-flannel.conflist", "99-loopback.conf"):
+        (tmp_path / name).touch()
+    assert agents_romana.foreign(tmp_path) == ["99-loopback.conf"]

@@ -7,17 +7,18 @@ a real host, and a pod is wired by whatever that file says.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from kitlib.lab.hostapi import LabHost
-from kitlib.lab.node import datapath
+from kitlib.lab.node import datapath, romana_store
 from kitlib.lab.node.wiring import AGENTS, Wiring
 
 __all__ = [
@@ -63,6 +64,8 @@ class Wire:
 
     address: str
     ipam: Path = field(default=Path())
+    give_back: Callable[[], Awaitable[None]] | None = None
+    """Gives the address back where it is not a file in `ipam`."""
 
 
 def config_in_force(directory: Path) -> CniConfig | None:
@@ -170,7 +173,9 @@ async def wire(
 async def wire_remove(host: LabHost, netns: str, given: Wire | None) -> None:
     """Remove a pod's namespace and give its address back."""
     await host.run("sh", "-e", check=False, input=datapath.detach(netns))
-    if given is not None and given.address:
+    if given is not None and given.give_back is not None:
+        await given.give_back()
+    elif given is not None and given.address:
         (given.ipam / given.address).unlink(missing_ok=True)
 
 
@@ -254,6 +259,37 @@ async def _calico(
     return Wire(str(address), directory)
 
 
+async def _romana(
+    host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path
+) -> Wire:
+    """Wire a pod with an address that Romana's etcd hands out, behind its Service's address."""
+    del pod, root
+    plugin = config.plugins[0]
+    store = str((plugin.get("romana_client_config") or {}).get("etcd_endpoints", ""))
+
+    async def give_back() -> None:
+        with contextlib.suppress(romana_store.Unavailable):  # it may be gone with the cluster
+            await romana_store.ask("DELETE", f"{store}/address", {"owner": owner})
+
+    told = {"node": host.name, "underlay": host.address, "owner": owner}
+    try:
+        address = str((await romana_store.ask("POST", f"{store}/address", told))["address"])
+    except romana_store.Unavailable as failed:
+        raise CniError(f"failed to allocate IP, err=({failed})") from None
+    script = datapath.routed_attach(
+        netns,
+        f"romana-{owner[:8]}",
+        address,
+        int(plugin.get("mtu") or 1500),
+        datapath.ROMANA_GATEWAY,
+    )
+    result = await host.run("sh", "-e", check=False, input=script)
+    if not result.ok:
+        await give_back()
+        raise CniError(result.tail(1))
+    return Wire(address, give_back=give_back)
+
+
 async def _by_agent(
     host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path
 ) -> Wire:
@@ -289,4 +325,4 @@ async def _by_agent(
     return Wire(str(address), directory)
 
 
-_PLUGINS = {"flannel": _flannel, "bridge": _bridge, "calico": _calico}
+_PLUGINS = {"flannel": _flannel, "bridge": _bridge, "calico": _calico, "romana": _romana}

@@ -29,6 +29,8 @@ __all__ = [
 
 CALICO_GATEWAY = IPv4Interface("169.254.1.1/32")
 """The gateway that every pod of Calico has; nobody has that address, the host answers for it."""
+ROMANA_GATEWAY = IPv4Interface("172.142.0.1/32")
+"""The gateway that every pod of Romana has: an address of each host's device romana-lo."""
 BRIDGE_CONFLICT = 3
 """Exit status of a bridge script that found the bridge with another address."""
 
