@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit newest bench faults upstream lock clean
+.PHONY: help demo test check unit newest bench compare faults upstream lock clean
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
 
@@ -38,6 +38,9 @@ newest:  ## Run what needs no lab under Python 3.13 as well, where that is insta
 bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), and thousands of parameter files.
 	KIT_FUZZ=2000 $(BIN)/python -m pytest --timeout 1800 tests/test_params_fuzz.py
 	$(BIN)/python tests/bench/bench_scale.py --page docs/bench.md
+
+compare: $(VENV)/.installed  ## Every plugin compared in the lab, a quarter of an hour (writes docs/comparison.md).
+	$(BIN)/python tests/bench/bench_compare.py --page docs/comparison.md
 
 faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then the fault matrix (writes docs/faults.md).
 	$(BIN)/python -m pytest -m thorough tests/e2e tests/lab

@@ -110,7 +110,7 @@ def test_the_table_and_the_words_call_the_same_datapath_no_difference(sight: Sig
     assert table.loc["calico", "Builds passed"] == "3 of 3"
     words = " ".join(sight.words())
     assert "Cheapest over its hosts: calico" in words
-    assert "Of 3 pairs of plugins 2 differ" in words
+    assert "Of 3 pairs of plugins 2 differ; in the others there is no difference" in words
 
 
 def test_charts_name_the_plugins_at_the_data_and_say_it_in_words(sight: Sight):
@@ -192,3 +192,11 @@ def test_the_notebook_fails_where_a_build_failed(tmp_path: Path):
     bad = compared_run(tmp_path / "x", "calico", 1, verdict="FAIL")
     with pytest.raises(PreconditionError, match="no run that passed"):
         nb.open_comparison("unused", runs=str(bad)).need_runs()
+
+
+def test_one_round_is_said_to_judge_nothing(tmp_path: Path):
+    paths = [compared_run(tmp_path, name, 1, pod=pod) for name, pod in TRUTH.items()]
+    words = " ".join(see(paths).words())
+    assert "Not judged: 3 pairs" in words
+    assert "there is no interval" in words
+    assert "differ;" not in words

@@ -246,13 +246,19 @@ class Sight:
                 f"{_span(table['pairs'])} ordered pairs of nodes, {_span(table['n'])} packets "
                 "between each one's pods. " + self._intervals()
             )
-        if len(found):
+        judged = found[found["judged"]]
+        if len(judged):
+            differ = int(judged["differs"].sum())
+            verb = "differs" if differ == 1 else "differ"
             told.append(
-                f"Of {len(found)} pairs of plugins {int(found['differs'].sum())} differ; the "
-                f"others do not, as far as these builds can tell."
+                f"Of {len(judged)} pairs of plugins {differ} {verb}; in the others there is no "
+                "difference, as far as these builds can tell."
             )
-        if len(found) and not found["judged"].all():
-            told.append("Some were built once, or never in a round with others: not judged.")
+        if len(judged) < len(found):
+            told.append(
+                f"Not judged: {len(found) - len(judged)} pairs, which were built in one round "
+                "alone, or never in a round together."
+            )
         clusters = sorted(set(self.compared.runs["cluster"]))
         if len(clusters) > 1:
             told.append(
@@ -284,7 +290,7 @@ class Sight:
                     if bad.empty
                     else f"{len(bad)} failed: {said}",
                     expected="no failed build",
-                    remedy="look at the run's own record: kit report RUN_DIR",
+                    remedy=f"kit report {bad['path'].iloc[-1]}" if len(bad) else "",
                 )
             )
         return found

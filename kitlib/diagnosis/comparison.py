@@ -49,8 +49,8 @@ __all__ = [
 ]
 
 RUN_COLUMNS = (
-    "subject", "plugin", "kubernetes_version", "block", "run_id", "cluster", "verdict", "reason",
-    "counts", "stands_in",
+    "subject", "plugin", "kubernetes_version", "block", "run_id", "path", "cluster", "verdict",
+    "reason", "counts", "stands_in",
 )  # fmt: skip
 """`Compared.runs`: one row a run. subject is what is compared: the plugin's name, with the version
 behind it where one plugin was built on several; block is the round (with the comparison's or the
@@ -253,8 +253,8 @@ def _runs(runs: Sequence[Run]) -> pd.DataFrame:
             made[subject, run.cluster] = number = made.get((subject, run.cluster), 0) + counts
         block = f"{stated.get('id') or run.cluster}, {number}" if several else str(number)
         values = (
-            subject, run.plugin, version, block, run.run_id, run.cluster, run.verdict, run.reason,
-            counts, run.meta.get("provenance", {}).get("stands_in", ""),
+            subject, run.plugin, version, block, run.run_id, str(run.path), run.cluster, run.verdict,
+            run.reason, counts, run.meta.get("provenance", {}).get("stands_in", ""),
         )  # fmt: skip
         rows[place] = dict(zip(RUN_COLUMNS, values, strict=True))
     ordered = pd.DataFrame([rows[place] for place in range(len(runs))], columns=list(RUN_COLUMNS))

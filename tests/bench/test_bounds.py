@@ -9,8 +9,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import bench_compare
 import bench_scale
 from bench_scale import Run
+from synthetic import compared_run
+
+from kitlib.comparison_page import see
 
 
 def run(hosts: int, wall: float, cpu: float, ended: str = "PASS") -> Run:
@@ -44,3 +48,23 @@ def test_of_one_size_no_ratio_is_judged() -> None:
     told = bench_scale.bounds([run(50, 400, 68)])
     assert [good for good, _ in told] == [True, True]
     assert not any("wall" in what for _, what in told)
+
+
+def test_what_is_wanted_of_a_comparison_is_judged_from_its_runs(tmp_path: Path) -> None:
+    truth = {"flannel": 0.036, "kubenet": 0.024, "nuage": 0.036}
+    paths = [
+        compared_run(tmp_path, name, number, pod=pod)
+        for name, pod in truth.items()
+        for number in (1, 2, 3)
+    ]
+    told = bench_compare.bounds(see(paths), 0, 9.5)
+    assert [good for good, _ in told] == [True] * 4, told
+    assert "flannel against kubenet: slower (+5" in told[3][1]
+    assert [good for good, _ in bench_compare.bounds(see(paths), 8, 15.5)][:2] == [False, False]
+    page = bench_compare.page(see(paths), told, 0.1)
+    assert "| flannel |" in page
+
+    swapped = [path for path in paths if "nuage" not in path.name]
+    swapped += [compared_run(tmp_path / "x", "nuage", n, pod=0.024) for n in (1, 2, 3)]
+    told = bench_compare.bounds(see(swapped), 0, 9.5)
+    assert [good for good, _ in told] == [True, True, False, True], told
