@@ -15,7 +15,9 @@ from kitlib import masking
 sys.path.append(str(Path(__file__).parent / "lab"))  # apikit serves both folders
 
 REQUIRE_ALL = "KIT_REQUIRE_ALL"
-"""Set to 1, a test whose real part is missing fails instead of being skipped."""
+"""Set to 1, a test whose real part is missing fails instead of being skipped.
+
+Other people's files, which are no part of the project (the marker `upstream`), are no such part."""
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and so its children: here and
 # in the commands that the tests interrupt it must count.
@@ -47,7 +49,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Iterator[pytest.TestReport]:
     report = yield
-    if report.skipped and os.environ.get(REQUIRE_ALL) == "1":
+    required = os.environ.get(REQUIRE_ALL) == "1" and not item.get_closest_marker("upstream")
+    if report.skipped and required:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: skipped, and {REQUIRE_ALL} is set: {_reason(report)}"
     return report

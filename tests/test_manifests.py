@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from upstreamkit import MANIFESTS, upstream
 
 from kitlib import errors, manifests, plugins
 from kitlib.command import MASK
@@ -17,7 +18,6 @@ from kitlib.plugins import Plugin
 
 ROOT = Path(__file__).parents[1]
 CASES = sorted((ROOT / "tests/data/manifests").glob("*.yaml"))
-UPSTREAM = ROOT.parent / "shared/plugins/manifests"
 NOTHING = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: x}\n"
 
 
@@ -200,17 +200,14 @@ def test_required_parameters_and_secrets(tmp_path: Path, monkeypatch: pytest.Mon
     assert params.masked()["plugin_parameters"] == {"controller": "192.0.2.9", "api_key": MASK}
 
 
-upstream = pytest.mark.skipif(not UPSTREAM.is_dir(), reason="upstream's manifests are not here")
-
-
 def upstream_objects(name: str) -> list[dict[str, Any]]:
-    return read((UPSTREAM / name).read_text(), name)
+    return read((MANIFESTS / name).read_text(), name)
 
 
 @upstream
 def test_every_upstream_manifest_is_read_or_named() -> None:
     read_well, refused = {}, {}
-    for path in sorted(UPSTREAM.glob("*/*.y*ml")):
+    for path in sorted(MANIFESTS.glob("*/*.y*ml")):
         name = f"{path.parent.name}/{path.name}"
         try:
             read_well[name] = read(path.read_text(), name)
@@ -305,7 +302,7 @@ def test_upgrade(path: Path) -> None:
 @upstream
 def test_every_upstream_manifest_has_a_version_that_serves_it_and_can_be_upgraded() -> None:
     fits = {}
-    for path in sorted(UPSTREAM.glob("*/*.y*ml")):
+    for path in sorted(MANIFESTS.glob("*/*.y*ml")):
         name = f"{path.parent.name}/{path.name}"
         try:
             objects = read(path.read_text(), name)
@@ -323,7 +320,7 @@ def test_every_upstream_manifest_has_a_version_that_serves_it_and_can_be_upgrade
 
 @upstream
 def test_a_retired_plugins_manifest_is_shown_as_a_new_kubernetes_wants_it() -> None:
-    text = (UPSTREAM / "romana/romana-kubeadm-v2.0.2.yml").read_text()
+    text = (MANIFESTS / "romana/romana-kubeadm-v2.0.2.yml").read_text()
     shown, notes = manifests.shown_manifest(plugin_of("flannel"), "1.31", text)
     objects = read(shown, "shown")
     daemon = next(item for item in objects if item["kind"] == "DaemonSet")

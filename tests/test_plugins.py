@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
+from upstreamkit import MANIFESTS, upstream
 
 from kitlib import plugins
 from kitlib.errors import ParamsError
@@ -126,16 +127,8 @@ def test_facts_have_sources(name: str) -> None:
         )
 
 
-UPSTREAM = Path(__file__).resolve().parents[2] / "shared/plugins/manifests"
-"""Upstream's own manifests are no part of the project: where they are not beside it, tests of them
-are left out."""
-
-
-def upstream(plugin: str, file: str) -> tuple[bytes, list[dict[str, Any]]]:
-    path = UPSTREAM / plugin / file
-    if not path.is_file():
-        pytest.skip("upstream's manifests are not beside the project")
-    data = path.read_bytes()
+def upstreams(plugin: str, file: str) -> tuple[bytes, list[dict[str, Any]]]:
+    data = (MANIFESTS / plugin / file).read_bytes()
     return data, [each for each in yaml.safe_load_all(data) if each]
 
 
@@ -180,9 +173,10 @@ THREE = [
 ]
 
 
+@upstream
 @pytest.mark.parametrize(("name", "file", "version"), THREE)
 def test_entry_agrees_with_upstreams_manifest(name: str, file: str, version: str) -> None:
-    data, objects = upstream(name, file)
+    data, objects = upstreams(name, file)
     plugin = plugins.get(name)
     release = plugin.release_for(version)
     assert release

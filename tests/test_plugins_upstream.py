@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from upstreamkit import MANIFESTS, MARKS
 
 from kitlib import plugins
 from kitlib.plugins.schema import Plugin
 
-MANIFESTS = Path(__file__).resolve().parents[2] / "shared/plugins/manifests"
 FILES = {
     "calico": ["calico.yaml"],
     "cilium": [
@@ -37,7 +37,7 @@ FILES = {
 """Plugin -> the files of the release that the entry describes."""
 TEMPLATED = "TEMPLATED"
 
-pytestmark = pytest.mark.skipif(not MANIFESTS.is_dir(), reason="upstream's manifests not at hand")
+pytestmark = MARKS
 
 
 def objects_of(plugin: str) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def test_pods_that_start_before_the_network_tolerate_its_absence(entry: Plugin) 
 def test_the_pod_cidr_stands_where_the_entry_says(entry: Plugin) -> None:
     place = entry.pod_cidr.stated_in
     if place is None or not place.kind:
-        pytest.skip("the plugin takes it from the nodes")
+        return  # it takes it from the Nodes
     found = find(objects_of(entry.name), place.kind, place.namespace, place.name)
     if place.env:
         pod = found["spec"]["template"]["spec"]

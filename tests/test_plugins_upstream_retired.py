@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from upstreamkit import MANIFESTS, MARKS
 
 from kitlib import plugins
 from kitlib.errors import ParamsError
@@ -19,8 +20,6 @@ from kitlib.params import load as load_params
 from kitlib.plugins import Plugin
 from kitlib.plugins.entry import minor
 from kitlib.plugins.install import Place
-
-MANIFESTS = Path(__file__).parents[2] / "shared/plugins/manifests"
 
 FILES = {
     ("contiv", "1.15"): ["etcd.yaml", "contiv.yaml"],
@@ -43,7 +42,7 @@ CASES = [pytest.param(*key, id="-".join(key)) for key in FILES]
 CONTROL_PLANE = "node-role.kubernetes.io/master"
 NOT_READY = "node.kubernetes.io/not-ready"
 
-pytestmark = pytest.mark.skipif(not MANIFESTS.is_dir(), reason="upstream's manifests are not here")
+pytestmark = MARKS
 
 
 def objects(name: str, version: str) -> list[dict[str, Any]]:
@@ -291,8 +290,6 @@ def test_a_template_that_nobody_filled_in_is_refused(tmp_path: Path) -> None:
 def test_the_labs_manifest_has_upstreams_names_and_labels(name: str) -> None:
     (version,) = [newest for plugin, newest in list(FILES) if plugin == name][:1]
     lab = Path(plugins.__file__).parents[1] / "lab/manifests" / f"{name}.yaml"
-    if not lab.is_file():
-        pytest.skip("not in the lab yet")
     upstreams = objects(name, version)
     ours = [item for item in yaml.safe_load_all(lab.read_text()) if item]
     for item in ours:

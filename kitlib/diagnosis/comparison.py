@@ -253,8 +253,8 @@ def _runs(runs: Sequence[Run]) -> pd.DataFrame:
             made[subject, run.cluster] = number = made.get((subject, run.cluster), 0) + counts
         block = f"{stated.get('id') or run.cluster}, {number}" if several else str(number)
         values = (
-            subject, run.plugin, version, block, run.run_id, str(run.path), run.cluster, run.verdict,
-            run.reason, counts, run.meta.get("provenance", {}).get("stands_in", ""),
+            subject, run.plugin, version, block, run.run_id, str(run.path), run.cluster,
+            run.verdict, run.reason, counts, run.meta.get("provenance", {}).get("stands_in", ""),
         )  # fmt: skip
         rows[place] = dict(zip(RUN_COLUMNS, values, strict=True))
     ordered = pd.DataFrame([rows[place] for place in range(len(runs))], columns=list(RUN_COLUMNS))

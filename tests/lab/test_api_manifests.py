@@ -7,10 +7,11 @@ from pathlib import Path
 import apikit
 import pytest
 import upstream
+from upstreamkit import MARKS
 
 pytestmark = [
     pytest.mark.skipif(apikit.find_kubectl() is None, reason="kubectl is not installed"),
-    pytest.mark.skipif(not upstream.MANIFESTS.is_dir(), reason="no manifests of upstream here"),
+    *MARKS,
 ]
 
 

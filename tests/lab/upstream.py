@@ -24,13 +24,13 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 import apikit  # noqa: E402
+from upstreamkit import MANIFESTS  # noqa: E402
 
 from kitlib.lab.api.schema import FIRST, LAST, Resource, builtin, custom  # noqa: E402
 
-MANIFESTS = ROOT.parent / "shared/plugins/manifests"
 PAGE = ROOT / "docs/manifests.md"
 
 Obj = dict[str, Any]
