@@ -209,6 +209,43 @@ def remove(
 
 
 @app.command()
+def unplug(
+    params: ParamsArg,
+    plugin: Plugin = None,
+    confirm: Annotated[
+        str, typer.Option(help="Name the cluster: its CA hash.", metavar="HASH")
+    ] = "",
+    dry_run: DryRun = False,
+    keep: Keep = False,
+) -> None:
+    """Take the network plugin out of the cluster, and what it left off every host.
+
+    Pods are without a network until the next plugin; it shows them. Unless the parameters
+    (confirm_reset) or --confirm name the cluster, it asks; without a terminal it stops. Run again
+    after a failure, it goes on from what is true.
+    """
+    from kitlib import membership
+    from kitlib import unplug as unplugging
+    from kitlib.progress import Follower
+    from kitlib.session import Session
+
+    given = _given({"plugin": plugin, "confirm_reset": confirm or None})
+    with Session.open(params, dry_run=dry_run, keep=keep, overrides=given) as session:
+        _unlock(session)
+        try:
+            with membership.whole_run(session, "kit unplug"):
+                planned = unplugging.plan_unplug(session)
+                if not dry_run:
+                    unplugging.confirm(planned, _ask_unplug if sys.stdin.isatty() else None)
+                with Follower(session.journal.path, out()):
+                    unplugging.take_out(session, planned)
+        finally:
+            _where(session.journal.path)
+    name = session.plugin.name
+    out().print(f"unplug {name}: {'PLANNED' if dry_run else 'PASS'}", highlight=False)
+
+
+@app.command()
 def preflight(
     params: ParamsArg,
     plugin: Plugin = None,
@@ -701,9 +738,17 @@ def _ask_password() -> str:
 
 
 def _ask_removal(what: str) -> bool:
+    return _ask(what, "Remove?")
+
+
+def _ask_unplug(what: str) -> bool:
+    return _ask(what, "Unplug?")
+
+
+def _ask(what: str, question: str) -> bool:
     out().print(what, soft_wrap=True)
     try:
-        return typer.confirm("Remove?")
+        return typer.confirm(question)
     except typer.Abort:  # Ctrl-C, or the end of the input
         return False
 

@@ -112,9 +112,17 @@ class Kube:
         """Create an object and return it as stored."""
         return self.request("POST", path, body=body)
 
-    def delete(self, path: str, *, grace: int | None = None) -> None:
-        """Delete an object; one that does not exist is as good as deleted."""
+    def delete(self, path: str, *, grace: int | None = None, policy: str = "") -> None:
+        """Delete an object; one that does not exist is as good as deleted.
+
+        Args:
+            path: The object.
+            grace: Seconds that a pod gets to end; None leaves that to the pod.
+            policy: What becomes of what it owns: Background, Foreground or Orphan; empty leaves
+                that to the API, whose old versions orphan pods.
+        """
         query = {} if grace is None else {"gracePeriodSeconds": str(grace)}
+        query |= {"propagationPolicy": policy} if policy else {}
         try:
             self.request("DELETE", path, query=query)
         except ApiError as error:

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
             "people",
             "alone bundling cli comparison comparison_page findings in_a_row measure membership nb "
             "notebooks pipeline plugin_pages progress reach removal report roster rows session "
-            "trust",
+            "trust unplug",
         ),
     )
 )

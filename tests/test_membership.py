@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,7 +57,7 @@ class FakeSession:
             hosts=self.inventory.hosts,
             control_planes=[h for h in hosts if h.is_control_plane],
             administrator=self.inventory.by_name(home),
-            params=SimpleNamespace(hosts=hosts),
+            params=SimpleNamespace(hosts=hosts, effective_pod_cidr=IPv4Network("10.244.0.0/16")),
             absent={},
         )
         self.context.facts = self._read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,19 +13,22 @@ import pytest
 from factory import case, host_facts
 
 from kitlib.errors import PreconditionError
-from kitlib.facts import HostFacts
+from kitlib.facts import HostFacts, Route
 from kitlib.model import Status
+from kitlib.plugins import get
 from kitlib.stages import without_kubeadm
 from kitlib.stages.base import Action
+from kitlib.stages.leftovers import Whose, removals
 from kitlib.stages.reset import Reset, leftovers
 
 IPVS = {"leftovers": "kube-router-ipvs"}
+EVERYONE = Whose(None, IPv4Network("10.244.0.0/16"), frozenset({"192.0.2.1"}))
 LINKS = case("links", "worker")["stdout"]
 
 
 def planned(facts: HostFacts) -> list[Action]:
     situation: Any = SimpleNamespace(wanted=False, reset={}, facts={facts.name: facts})
-    return leftovers(facts.name, facts, situation, set())
+    return leftovers(facts.name, facts, situation, EVERYONE)
 
 
 def whats(facts: HostFacts) -> list[str]:
@@ -149,12 +153,30 @@ COMMIT
 def test_chains_go_in_every_flavour_and_the_rest_stays(stubs: Path) -> None:
     (stubs / "iptables").write_text(RULES)
     (stubs / "ip6tables-legacy").write_text("*filter\n:INPUT DROP [0:0]\nCOMMIT\n")
+    noflush(stubs)
     run(one(host_facts(), "iptables chains"))
-    assert (stubs / "iptables").read_text() == (
-        "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+    assert (stubs / "restored").read_text() == (
+        "*filter\n:KUBE-FORWARD - [0:0]\n:FLANNEL-FWD - [0:0]\n"
+        '-D INPUT -m comment --comment "kubernetes" -j KUBE-FORWARD\n-D FORWARD -j FLANNEL-FWD\n'
+        "-X KUBE-FORWARD\n-X FLANNEL-FWD\nCOMMIT\n"
     )
     assert "DROP" in (stubs / "ip6tables-legacy").read_text()
-    assert (stubs / "ran").read_text() == "x\n", "a flavour without such chains is not rewritten"
+    assert not (stubs / "ran").exists(), "a flavour without such chains is not touched"
+
+
+def test_of_one_plugin_alone_kube_proxys_chains_and_others_traces_stay(stubs: Path) -> None:
+    """A plugin leaves a cluster that goes on: kube-proxy is at work meanwhile."""
+    (stubs / "iptables").write_text(RULES)
+    (stubs / "ip6tables-legacy").write_text("")
+    noflush(stubs)
+    whose = Whose(get("flannel"), IPv4Network("10.244.0.0/16"), frozenset())
+    found = {action.what: action for action in removals("h", host_facts(), whose)}
+    (chains,) = [found[what] for what in found if "iptables chains" in what]
+    run(chains)
+    assert "KUBE" not in (stubs / "restored").read_text()
+    assert "-X FLANNEL-FWD" in (stubs / "restored").read_text()
+    calico = Whose(get("calico"), None, frozenset())
+    assert removals("h", host_facts(), calico) == []
 
 
 NAT = """\
@@ -166,11 +188,17 @@ COMMIT
 """  # noqa: E501
 
 
+def noflush(stubs: Path) -> None:
+    """Have an iptables-restore that only takes what leaves everything else alone."""
+    for flavour in ("iptables", "ip6tables-legacy"):
+        tool(stubs, f"{flavour}-restore", f'[ "$1" = --noflush ] && cat > {stubs}/restored')
+
+
 def test_a_rule_is_told_by_its_comment_and_goes_alone(stubs: Path) -> None:
     (stubs / "iptables").write_text(NAT)
     (stubs / "ip6tables-legacy").write_text("")
     action = one(host_facts(leftovers="kubenet"), "iptables rules")
-    tool(stubs, "iptables-restore", f'[ "$1" = --noflush ] && cat > {stubs}/restored')
+    noflush(stubs)
     run(action)
     assert (stubs / "restored").read_text() == (
         '*nat\n-D POSTROUTING -s 10.244.0.0/16 -m comment --comment "kubenet: SNAT for outbound '
@@ -210,8 +238,64 @@ def test_roots_kubeconfig_stays_and_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     situation = SimpleNamespace(wanted=False, reset={}, facts={facts.name: facts})
     monkeypatch.setattr("kitlib.stages.reset.judge", lambda ctx: situation)
     host = SimpleNamespace(name=facts.name, node_address="192.0.2.1")
-    ctx: Any = SimpleNamespace(hosts=[host])
+    params = SimpleNamespace(hosts=[host], effective_pod_cidr=IPv4Network("10.244.0.0/16"))
+    ctx: Any = SimpleNamespace(hosts=[host], params=params)
     told = [check for check in Reset().check(ctx) if check.id == "reset.kubeconfig"]
     assert [check.status for check in told] == [Status.WARN]
     assert "/root/.kube/config" in told[0].remedy
     assert not [what for what in whats(facts) if ".kube" in what]
+
+
+def with_routes(*routes: Route) -> HostFacts:
+    return replace(host_facts(), routes=routes)
+
+
+def test_routes_of_a_dead_network_go_and_the_hosts_own_stay() -> None:
+    here = with_routes(
+        Route("default", "192.0.2.254", "eth0", "static", "", "unicast"),
+        Route("192.0.2.0/24", "", "eth0", "kernel", "192.0.2.9", "unicast"),
+        Route("198.51.100.0/24", "192.0.2.1", "eth0", "bird", "", "unicast"),  # by way of a peer
+        Route("192.168.7.0/26", "", "", "bird", "", "blackhole"),
+        Route("10.244.3.0/24", "203.0.113.9", "eth0", "static", "", "unicast"),
+        Route("10.244.4.0/24", "10.244.4.0", "flannel.1", "boot", "", "unicast"),
+        Route("10.244.1.0/24", "", "cni0", "kernel", "10.244.1.1", "unicast"),
+        Route("172.16.0.0/12", "192.0.2.254", "eth0", "static", "", "unicast"),
+        Route("203.0.113.0/24", "", "", "static", "", "blackhole"),
+    )
+    assert one(here, "routes").what == (
+        "delete the routes that were left: 198.51.100.0/24, 192.168.7.0/26, 10.244.3.0/24"
+    )
+
+
+def test_a_program_stays_where_a_package_brought_it() -> None:
+    here = host_facts()
+    left = "/opt/cni/bin/flannel"
+    assert left in here.leftovers.paths
+    assert not [what for what in whats(here) if left in what], "nobody knows whose it is"
+    ours = replace(here, leftovers=replace(here.leftovers, packaged=()))
+    assert [what for what in whats(ours) if left in what]
+    theirs = replace(here, leftovers=replace(here.leftovers, packaged=(left,)))
+    assert not [what for what in whats(theirs) if left in what]
+
+
+def test_open_vswitch_bridges_go_by_their_names() -> None:
+    here = host_facts()
+    here = replace(here, leftovers=replace(here.leftovers, ovs_bridges=("alubr0", "br-lan")))
+    assert one(here, "Open vSwitch").what.endswith("left: alubr0")
+
+
+def test_files_that_a_plugin_renamed_get_their_names_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("87-podman.conflist.cilium_bak", "10-flannel.conflist.cilium_bak", "README"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr("kitlib.stages.leftovers.CNI_DIRECTORY", str(tmp_path))
+    names = "".join(f"{path.name}\n" for path in tmp_path.iterdir())
+    here = host_facts(sections={"cni.names": names, "cni.files": ""})
+    whose = Whose(get("cilium"), None, frozenset())
+    (action,) = [a for a in removals("h", here, whose) if "names back" in a.what]
+    assert "87-podman.conflist" in action.what
+    assert "remove 10-flannel.conflist.cilium_bak of an earlier plugin" in action.what
+    run(action)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["87-podman.conflist", "README"]
+    assert "87-podman.conflist.cilium_bak" in one(here, "CNI configuration").what

@@ -13,6 +13,7 @@ __all__ = ["COMMAND", "FLAVOURS", "SCRIPT", "Leftovers", "parse"]
 FLAVOURS = "iptables ip6tables iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft"
 """Every name that iptables may have: what a cluster left can be in either of its flavours."""
 _PATHS = " ".join(plugins.leftover_paths())
+_PROGRAMS = " ".join(p for p in plugins.leftover_paths() if p.startswith("/opt/cni/bin/"))
 _COMMENTS = " ".join(f"-e {quote(text)}" for text in plugins.leftover_comments())
 _UNITS = "/etc/systemd/system"
 
@@ -30,6 +31,12 @@ SCRIPT = "".join(
                 " 2>/dev/null | sed -n -E 's/^:([^ ]+) .*/\\1/p' | sort -u",
             ),
         ),
+        section(
+            "leftovers.packaged",
+            f'for f in {_PROGRAMS}; do if [ -e "$f" ] && '
+            '{ dpkg -S "$f" || rpm -qf "$f"; } >/dev/null 2>&1; then echo "$f"; fi; done',
+        ),
+        section("leftovers.bridges", needs("ovs-vsctl", "ovs-vsctl --timeout=5 list-br")),
         section(
             "leftovers.comments",
             needs(
@@ -73,6 +80,8 @@ class Leftovers:
         kubeconfig: root's own kubeconfig, where there is one.
         comments: Known plugins' comments that iptables rules carry, in any table and flavour.
         units: The kit's own systemd units.
+        packaged: Known plugins' programs that a package of the system brought.
+        ovs_bridges: Open vSwitch bridges, by name.
     """
 
     paths: tuple[str, ...]
@@ -84,6 +93,8 @@ class Leftovers:
     kubeconfig: str = ""
     comments: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None
+    packaged: tuple[str, ...] | None = None
+    ovs_bridges: tuple[str, ...] | None = None
 
 
 def parse(text: str) -> Leftovers:
@@ -100,4 +111,6 @@ def parse(text: str) -> Leftovers:
         kubeconfig=next(iter(lines_of(sections, "leftovers.kubeconfig") or ()), ""),
         comments=lines_of(sections, "leftovers.comments"),
         units=lines_of(sections, "leftovers.units"),
+        packaged=lines_of(sections, "leftovers.packaged"),
+        ovs_bridges=lines_of(sections, "leftovers.bridges"),
     )

@@ -282,6 +282,8 @@ class Timeouts(_Part):
     """Probe pods running and every pair reachable."""
     drain: Seconds = 300
     """A node's pods gone, when its host is removed; disruption budgets may hold them back."""
+    unplug: Seconds = 300
+    """A plugin's objects and pods gone, when it is taken out of the cluster."""
     reconnect: Seconds = 60
     """A host out of reach while a command runs on it; the command runs on, and is found again."""
 

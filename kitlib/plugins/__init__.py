@@ -29,13 +29,16 @@ __all__ = [
     "cni_types",
     "foreign_interfaces",
     "get",
+    "leftover_bridges",
     "leftover_chains",
     "leftover_comments",
     "leftover_ipsets",
     "leftover_paths",
+    "leftover_route_protocols",
     "leftover_route_tables",
     "owner_of_cni_file",
     "owner_of_interface",
+    "renamed_suffixes",
     "wanted",
 ]
 
@@ -55,6 +58,8 @@ class _Marks:
     ipsets: tuple[str, ...]
     route_tables: tuple[str, ...]
     comments: tuple[str, ...]
+    bridges: tuple[str, ...]
+    route_protocols: tuple[str, ...]
 
 
 @cache
@@ -168,6 +173,22 @@ def leftover_paths() -> tuple[str, ...]:
     return tuple(sorted(path for path in paths if not path.startswith("/etc/cni/net.d/")))
 
 
+def leftover_bridges() -> tuple[str, ...]:
+    """Return the Open vSwitch bridges of every known plugin."""
+    return tuple(sorted({name for marks in _marks().values() for name in marks.bridges}))
+
+
+def leftover_route_protocols() -> tuple[str, ...]:
+    """Return the protocols of every known plugin's blackhole routes."""
+    return tuple(sorted({name for marks in _marks().values() for name in marks.route_protocols}))
+
+
+def renamed_suffixes() -> tuple[str, ...]:
+    """Return what plugins append to the names of others' files in /etc/cni/net.d."""
+    known = catalogue().values()
+    return tuple(sorted({text for each in known for text in each.leftovers.renamed_suffixes}))
+
+
 def leftover_chains() -> tuple[str, ...]:
     """Return the iptables chains of every known plugin; a final * is a prefix."""
     return tuple(sorted({chain for marks in _marks().values() for chain in marks.chains}))
@@ -221,22 +242,16 @@ def _marks() -> dict[str, _Marks]:
             (*plugin.cni.files, *plugin.cni.extra_files),
             tuple(kind for kind in plugin.cni.types[:1] if kind != "bridge"),
             plugin.interfaces.owned,
-            (*plugin.leftovers.paths, *_written(plugin)),
+            (*plugin.leftovers.paths, *plugin.written_paths),
             plugin.leftovers.iptables_chains,
             plugin.leftovers.ipsets,
             plugin.leftovers.route_tables,
-            (
-                *plugin.leftovers.iptables_comments,
-                *([plugin.per_node.comment] if plugin.per_node else ()),
-            ),
+            plugin.rule_comments,
+            plugin.leftovers.ovs_bridges,
+            plugin.leftovers.route_protocols,
         )
         for name, plugin in catalogue().items()
     }
-
-
-def _written(plugin: Plugin) -> tuple[str, ...]:
-    """Return what the CNI programs keep for a network that is written on each host."""
-    return (f"/var/lib/cni/networks/{plugin.per_node.network}",) if plugin.per_node else ()
 
 
 def _yaml(path: Path) -> Any:

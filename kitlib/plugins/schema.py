@@ -153,6 +153,14 @@ class Leftovers(_Entry):
     """Open vSwitch bridges to delete with ovs-vsctl, where that is installed."""
     ipsets: tuple[StrictStr, ...] = ()
     """ipsets, or their prefixes."""
+    route_protocols: tuple[StrictStr, ...] = ()
+    """Protocols of its blackhole routes, as `ip route` shows them: by name or number."""
+    renamed_suffixes: tuple[StrictStr, ...] = ()
+    """What it appends to the names of other files in /etc/cni/net.d; they get their names back."""
+    api_groups: tuple[StrictStr, ...] = ()
+    """API groups of CustomResourceDefinitions that its pods make themselves."""
+    node_annotations: tuple[StrictStr, ...] = ()
+    """Annotations that it writes on Nodes, or their prefixes."""
     route_tables: tuple[StrictStr, ...] = ()
     """Routing tables that its rules lead to, by number and by name."""
 
@@ -326,6 +334,17 @@ class Plugin(_Entry):
             return ()
         where = release.addresses or self.manifest.addresses
         return tuple(each.format(version=release.version) for each in where)
+
+    @property
+    def written_paths(self) -> tuple[str, ...]:
+        """Return what the CNI programs keep for a network that is written on each host."""
+        return (f"/var/lib/cni/networks/{self.per_node.network}",) if self.per_node else ()
+
+    @property
+    def rule_comments(self) -> tuple[str, ...]:
+        """Return the comments of its single iptables rules."""
+        own = (self.per_node.comment,) if self.per_node else ()
+        return (*self.leftovers.iptables_comments, *own)
 
     def owns_interface(self, name: str) -> bool:
         """Return whether a device of that name is this plugin's."""

@@ -20,7 +20,7 @@ from kitlib.retry import Deadline
 from kitlib.stages.base import Action, Context, Hands
 from kitlib.stages.configuration import KIT_DIRECTORY, KUBECONFIG
 
-__all__ = ["Paths", "apply_actions", "counted", "missing", "remove_files"]
+__all__ = ["Paths", "apply_actions", "counted", "files_of", "missing", "remove_files"]
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MANAGER = "kubekit"
@@ -78,6 +78,12 @@ def apply_actions(ctx: Context, manifest: Prepared, lacking: Sequence[Obj]) -> l
     files = " and ".join(texts)
     what = f"write the manifest from {manifest.where} to {files} (sha256 {digest[:12]})"
     return [Action(name, what, do=write), *(_apply(ctx, name, each, wanted) for each in batches)]
+
+
+def files_of(plugin: str) -> tuple[str, ...]:
+    """Return every file on the control plane that a plugin's manifest may be written to."""
+    endings = ("", "-large", "-first", "-first-large")
+    return tuple(f"{KIT_DIRECTORY}/{plugin}{ending}.yaml" for ending in endings)
 
 
 def remove_files(ctx: Context, manifest: Prepared) -> tuple[Action, ...]:

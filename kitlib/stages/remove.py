@@ -16,7 +16,7 @@ from kitlib.model import Check, Status
 from kitlib.retry import Deadline
 from kitlib.stages import etcd
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
-from kitlib.stages.reset import host_actions, kubeconfig_check, leftovers
+from kitlib.stages.reset import any_network, host_actions, kubeconfig_check, leftovers
 from kitlib.stages.situation import Situation
 
 __all__ = ["Remove", "home", "last_plane", "left_on"]
@@ -134,7 +134,7 @@ class Remove(Stage):
 
     def _reset(self, ctx: Context, name: str, *, counted: bool) -> list[Action]:
         situation = _situation(ctx, name)
-        actions = host_actions(name, situation, _peers(ctx))
+        actions = host_actions(name, situation, any_network(ctx))
         if counted and name in situation.reset:
             actions[0] = replace(actions[0], do=_counted(ctx, actions[0]))
         return actions
@@ -172,7 +172,7 @@ def left_on(ctx: Context, name: str) -> list[str]:
     here = ctx.facts()[name]
     found = [f"kubeadm's files: {', '.join(here.kubeadm.files)}"] if not here.kubeadm.clean else []
     situation = _situation(ctx, name)
-    return found + [action.what for action in leftovers(name, here, situation, _peers(ctx))]
+    return found + [action.what for action in leftovers(name, here, situation, any_network(ctx))]
 
 
 def _same_cluster(here: HostFacts, main: HostFacts) -> None:
@@ -189,10 +189,6 @@ def _situation(ctx: Context, name: str) -> Situation:
     """Return the situation of a host that goes, in a cluster that stays."""
     facts = ctx.facts()
     return Situation(facts, True, {} if facts[name].kubeadm.clean else {name: _WHY})
-
-
-def _peers(ctx: Context) -> set[str]:
-    return {host.node_address for host in ctx.params.hosts}
 
 
 def _counted(ctx: Context, reset: Action) -> Callable[[Hands], None]:

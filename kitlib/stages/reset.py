@@ -8,31 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kitlib.command import Cmd, script
+from kitlib.command import Cmd
 from kitlib.errors import PreconditionError
 from kitlib.facts import HostFacts
-from kitlib.facts.leftovers import FLAVOURS
 from kitlib.model import Check, Status
-from kitlib.plugins import (
-    catalogue,
-    leftover_chains,
-    leftover_ipsets,
-    leftover_route_tables,
-    owner_of_cni_file,
-    owner_of_interface,
-)
-from kitlib.plugins.schema import matches
-from kitlib.software.units import remove_units, unit_name
 from kitlib.stages import without_kubeadm
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.etcd import first_loss, members
+from kitlib.stages.leftovers import Whose, removals
 from kitlib.stages.situation import Situation, guard, judge
 
-__all__ = ["Reset", "host_actions", "kubeconfig_check", "leftovers"]
-
-CNI_DIRECTORY = "/etc/cni/net.d"
-KUBE_IPVS = "kube-ipvs0"
-"""The device on which kube-proxy keeps the Services' addresses in its IPVS mode."""
+__all__ = ["Reset", "any_network", "host_actions", "kubeconfig_check", "leftovers"]
 
 
 class Reset(Stage):
@@ -53,9 +39,9 @@ class Reset(Stage):
         guard(ctx, situation)
         _keep_quorum(ctx, situation)
         actions: list[Action] = []
-        peers = {host.node_address for host in ctx.hosts}
+        whose = any_network(ctx)
         for host in ctx.hosts:
-            actions += host_actions(host.name, situation, peers)
+            actions += host_actions(host.name, situation, whose)
         kept = "the wanted cluster stands" if situation.wanted else "the hosts are clean"
         return Plan(tuple(actions), "" if actions else f"nothing to reset: {kept}")
 
@@ -71,12 +57,12 @@ class Reset(Stage):
     def check(self, ctx: Context) -> list[Check]:
         """Return for each host that nothing is left that does not belong to the wanted cluster."""
         situation = judge(ctx)
-        peers = {host.node_address for host in ctx.hosts}
+        whose = any_network(ctx)
         checks = []
         for host in ctx.hosts:
             here = situation.facts[host.name]
             rest = [situation.reset[host.name]] if host.name in situation.reset else []
-            rest += [action.what for action in leftovers(host.name, here, situation, peers)]
+            rest += [action.what for action in leftovers(host.name, here, situation, whose)]
             checks.append(
                 Check.that(
                     not rest,
@@ -123,13 +109,13 @@ def _keep_quorum(ctx: Context, situation: Situation) -> None:
         )
 
 
-def host_actions(name: str, situation: Situation, peers: set[str]) -> list[Action]:
+def host_actions(name: str, situation: Situation, whose: Whose) -> list[Action]:
     """Return what resets one host: kubeadm's part where it has to go, and what plugins left.
 
     Args:
         name: The host.
         situation: What stands on the hosts, and which have to go.
-        peers: The nodes' addresses; routes by way of them are what a plugin left.
+        whose: Whose traces are looked for.
     """
     here = situation.facts[name]
     actions = []
@@ -146,166 +132,17 @@ def host_actions(name: str, situation: Situation, peers: set[str]) -> list[Actio
             )
         else:
             actions += without_kubeadm.actions(name, here, why)
-    return actions + leftovers(name, here, situation, peers)
+    return actions + leftovers(name, here, situation, whose)
 
 
-def leftovers(name: str, here: HostFacts, situation: Situation, peers: set[str]) -> list[Action]:
+def leftovers(name: str, here: HostFacts, situation: Situation, whose: Whose) -> list[Action]:
     """Return the removal of what plugins left, where no part of the wanted cluster uses it."""
     if situation.wanted and name not in situation.reset and here.kubeadm.joined:
         return []  # another plugin's traces here would have made the cluster an unwanted one
-    actions = []
-    if here.leftovers.units:  # first: what they keep would come back
-        units = here.leftovers.units
-        what = f"stop and remove the kit's units: {', '.join(units)}"
-        actions.append(Action(name, what, remove_units(*units)))
-    files = [file.name for file in here.cni.files]
-    # A plugin's credentials lie there too; they are no configuration, and so not in the list.
-    files += [n for n in here.cni.names or () if n not in files and owner_of_cni_file(n)]
-    if files:
-        paths = [f"{CNI_DIRECTORY}/{file}" for file in files]
-        what = f"remove the CNI configuration that was left: {', '.join(files)}"
-        actions.append(Action(name, what, Cmd.change("rm", "-rf", *paths)))
-    owners = {link.name: owner_of_interface(link.name) for link in here.links or ()}
-    devices = [device for device, owner in owners.items() if owner or device == KUBE_IPVS]
-    services = _ipvs(name, here)
-    if services is not None:
-        actions.append(services)
-    if devices:
-        what = f"delete the interfaces that were left: {', '.join(devices)}"
-        # A device may be gone with its peer or its bridge by the time its turn comes.
-        command = script(
-            'for d in "$@"; do if [ -e "/sys/class/net/$d" ]; then ip link delete "$d"; fi; done',
-            *devices,
-            mutates=True,
-        )
-        actions.append(Action(name, what, command))
-    for action in (
-        _routes(name, here, peers),
-        _paths(name, here),
-        _tables(name, here),
-        _chains(name, here),
-        _comments(name, here),
-        _ipsets(name, here),
-        _rules(name, here),
-    ):
-        if action is not None:
-            actions.append(action)
-    return actions
+    return removals(name, here, whose)
 
 
-def _routes(name: str, here: HostFacts, peers: set[str]) -> Action | None:
-    """Return the removal of routes by way of another node: the next plugin shares out anew.
-
-    Routes through a plugin's own device are gone with the device.
-    """
-    left = [
-        route.destination
-        for route in here.routes or ()
-        if route.gateway in peers and route.destination != "default"
-    ]
-    if not left:
-        return None
-    command = script('for r in "$@"; do ip route delete "$r" || exit 1; done', *left, mutates=True)
-    return Action(name, f"delete the routes that were left: {', '.join(left)}", command)
-
-
-def _paths(name: str, here: HostFacts) -> Action | None:
-    # Programs in /opt/cni/bin belong to the kubernetes-cni package as well: they stay.
-    kept = (CNI_DIRECTORY, "/opt/cni/bin")
-    paths = [path for path in here.leftovers.paths if not path.startswith(kept)]
-    if not paths:
-        return None
-    what = f"remove what a plugin left: {', '.join(paths)}"
-    return Action(name, what, Cmd.change("rm", "-rf", *paths))
-
-
-def _tables(name: str, here: HostFacts) -> Action | None:
-    known = {table for plugin in catalogue().values() for table in plugin.leftovers.nft_tables}
-    written = {unit_name(each.name) for each in catalogue().values() if each.per_node}
-    tables = sorted({"kube-proxy", *known, *written} & set(here.leftovers.nft_tables or ()))
-    if not tables:
-        return None
-    command = script(
-        'nft list tables | while read -r _ family table; do for t in "$@"; do'
-        ' if [ "$t" = "$table" ]; then nft delete table "$family" "$t" || exit 1; fi;'
-        " done; done",
-        *tables,
-        mutates=True,
-    )
-    return Action(name, f"delete nftables tables: {', '.join(tables)}", command)
-
-
-def _chains(name: str, here: HostFacts) -> Action | None:
-    prefixes = ("KUBE-", "CNI-", *(chain.rstrip("*") for chain in leftover_chains()))
-    chains = [chain for chain in here.leftovers.chains or () if chain.startswith(prefixes)]
-    if not chains:
-        return None
-    command = script(
-        f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then"
-        ' r=$($s-save 2>/dev/null); if printf "%s\\n" "$r" | grep -qE "^:($1)"; then'
-        ' printf "%s\\n" "$r" | grep -vE "(^:|^-A | -[jg] )($1)" | $s-restore || exit 1;'
-        " fi; fi; done",
-        "|".join(prefixes),
-        mutates=True,
-    )
-    return Action(name, f"remove {len(chains)} iptables chains of earlier networks", command)
-
-
-def _comments(name: str, here: HostFacts) -> Action | None:
-    """Return the removal of single rules in chains that others use too, by their comment."""
-    if not here.leftovers.comments:
-        return None
-    command = script(
-        f'for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then for c in "$@"; do'
-        ' r=$($s-save 2>/dev/null); if printf "%s\\n" "$r" | grep -qF -e "$c"; then'
-        ' printf "%s\\n" "$r" | awk -v c="$c" \'/^(\\*|COMMIT)/ { print }'
-        ' /^-A / && index($0, c) { sub(/^-A/, "-D"); print }\' | $s-restore --noflush || exit 1;'
-        " fi; done; fi; done",
-        *here.leftovers.comments,
-        mutates=True,
-    )
-    what = f"delete the iptables rules that were left: {', '.join(here.leftovers.comments)}"
-    return Action(name, what, command)
-
-
-def _ipsets(name: str, here: HostFacts) -> Action | None:
-    """Return the removal of ipsets; it comes after the chains, whose rules use them."""
-    patterns = ("KUBE-*", *leftover_ipsets())
-    left = [each for each in here.leftovers.ipsets or () if matches(each, patterns)]
-    if not left:
-        return None
-    # A set of sets holds its members, so all are emptied before any goes.
-    command = script(
-        'for s in "$@"; do ipset flush "$s" || exit 1; done;'
-        ' for s in "$@"; do ipset destroy "$s" || exit 1; done',
-        *left,
-        mutates=True,
-    )
-    return Action(name, f"destroy the ipsets that were left: {', '.join(left)}", command)
-
-
-def _rules(name: str, here: HostFacts) -> Action | None:
-    known = leftover_route_tables()
-    left = [table for table in here.leftovers.route_tables or () if table in known]
-    if not left:
-        return None
-    command = script(
-        'for t in "$@"; do for f in -4 -6; do'
-        ' while ip $f rule delete lookup "$t" 2>/dev/null; do :; done;'
-        ' ip $f route flush table "$t" 2>/dev/null; done; done; true',
-        *left,
-        mutates=True,
-    )
-    return Action(name, f"delete the routing tables that were left: {', '.join(left)}", command)
-
-
-def _ipvs(name: str, here: HostFacts) -> Action | None:
-    """Return the removal of virtual services, where a device says that they are a cluster's.
-
-    They have no names, and other software balances load with IPVS too.
-    """
-    devices = {link.name for link in here.links or ()} & {KUBE_IPVS, "kube-dummy-if"}
-    if not here.leftovers.ipvs or not devices:
-        return None
-    what = f"clear {len(here.leftovers.ipvs)} IPVS services that were left"
-    return Action(name, what, Cmd.change("ipvsadm", "--clear"))
+def any_network(ctx: Context) -> Whose:
+    """Return whose traces a reset looks for: every known network's."""
+    peers = frozenset(host.node_address for host in ctx.params.hosts)
+    return Whose(None, ctx.params.effective_pod_cidr, peers)

@@ -1,4 +1,4 @@
-"""dpkg -l and dpkg-query -W over the packages that the node has."""
+"""dpkg -l, dpkg -S and dpkg-query -W over the packages that the node has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from fnmatch import fnmatchcase
 
 from kitlib.lab.hostapi import Call, LabHost
-from kitlib.lab.node.packages import package
+from kitlib.lab.node.packages import CNI_PROGRAMS, package
 from kitlib.lab.node.state import NodeState, state_of
 
 __all__ = ["dpkg"]
@@ -16,18 +16,25 @@ _HEAD = (
     "| Status=Not/Inst/Conf-files/Unpacked/halF-conf/Half-inst/trig-aWait/Trig-pend",
     "|/ Err?=(none)/Reinst-required (Status,Err: uppercase=bad)",
 )
+_VERBS = {
+    **{verb: verb for verb in ("-l", "-W", "-s", "-S", "--print-architecture")},
+    "--list": "-l",
+    "--show": "-W",
+    "--status": "-s",
+    "--search": "-S",
+}
 _FIELD = re.compile(r"\$\{([^};]+)(?:;(-?\d+))?\}")
 
 
 async def dpkg(host: LabHost, call: Call) -> int:
-    """Run dpkg or dpkg-query: list (`-l`), show (`-W -f`) and status (`-s`)."""
+    """Run dpkg or dpkg-query: list (`-l`), show (`-W -f`), status (`-s`), search (`-S`)."""
     tool = call.argv[0]
     verb, layout, patterns = "", "${binary:Package}\\t${Version}\\n", []
     queue = list(call.argv[1:])
     while queue:
         arg = queue.pop(0)
-        if arg in ("-l", "--list", "-W", "--show", "-s", "--status", "--print-architecture"):
-            verb = {"--list": "-l", "--show": "-W", "--status": "-s"}.get(arg, arg)
+        if arg in _VERBS:
+            verb = _VERBS[arg]
         elif arg in ("-f", "--showformat") and queue:
             layout = queue.pop(0)
         elif arg.startswith(("-f=", "--showformat=")):
@@ -46,6 +53,8 @@ async def dpkg(host: LabHost, call: Call) -> int:
     if not verb:
         await call.err(f"{tool}: error: need an action option")
         return 2
+    if verb == "-S":
+        return await _search(call, state, patterns)
     known = sorted(state.packages | state.removed)
     chosen = [
         name
@@ -76,6 +85,20 @@ async def dpkg(host: LabHost, call: Call) -> int:
         else:
             await call.err(f"dpkg-query: no packages found matching {pattern}")
     return 1 if missing else 0
+
+
+async def _search(call: Call, state: NodeState, paths: list[str]) -> int:
+    """Say which package each file is from, as far as packages of the lab bring files."""
+    status = 0
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        ours = folder == "/opt/cni/bin" and name in CNI_PROGRAMS
+        if ours and "kubernetes-cni" in state.packages:
+            await call.out(f"kubernetes-cni: {path}")
+        else:
+            await call.err(f"dpkg-query: no path found matching pattern {path}")
+            status = 1
+    return status
 
 
 async def _list(call: Call, state: NodeState, names: list[str]) -> None:

@@ -16,6 +16,7 @@ from kitlib.software.releases import NEWEST_PATCH
 
 __all__ = [
     "BASE",
+    "CNI_PROGRAMS",
     "DEFAULT_VERSION",
     "Package",
     "candidate",
@@ -38,7 +39,7 @@ _LEGACY_BELOW = 24
 _CNI = {24: "1.1.1", 27: "1.2.0", 29: "1.3.0", 30: "1.4.0", 31: "1.5.1", 32: "1.6.0", 34: "1.7.1"}
 """First Kubernetes minor -> the kubernetes-cni version of its repository."""
 
-_CNI_PLUGINS = (
+CNI_PROGRAMS = (
     "bandwidth", "bridge", "dhcp", "firewall", "host-device", "host-local", "ipvlan", "loopback",
     "macvlan", "portmap", "ptp", "sbr", "static", "tuning", "vlan", "vrf",
 )  # fmt: skip
@@ -267,7 +268,7 @@ async def remove_files(host: LabHost, name: str, *, purge: bool) -> None:
 def _cni_plugins(host: LabHost, version: str) -> None:
     folder = state_of(host).path("/opt/cni/bin")
     folder.mkdir(parents=True, exist_ok=True)
-    for plugin in _CNI_PLUGINS:
+    for plugin in CNI_PROGRAMS:
         file = folder / plugin
         file.write_text(
             "#!/bin/sh\n"
