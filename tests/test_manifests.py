@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -200,23 +202,35 @@ def test_required_parameters_and_secrets(tmp_path: Path, monkeypatch: pytest.Mon
     assert params.masked()["plugin_parameters"] == {"controller": "192.0.2.9", "api_key": MASK}
 
 
+@cache
+def _read_upstream(name: str) -> str | list[dict[str, Any]]:
+    try:
+        return read((MANIFESTS / name).read_text(), name)
+    except errors.ParamsError as error:
+        return error.message
+
+
 def upstream_objects(name: str) -> list[dict[str, Any]]:
-    return read((MANIFESTS / name).read_text(), name)
+    found = _read_upstream(name)
+    assert isinstance(found, list), found
+    return copy.deepcopy(found)
+
+
+def every_upstream_file() -> list[str]:
+    found = sorted(MANIFESTS.glob("*/*.y*ml"))
+    return [f"{path.parent.name}/{path.name}" for path in found]
 
 
 @upstream
 def test_every_upstream_manifest_is_read_or_named() -> None:
-    read_well, refused = {}, {}
-    for path in sorted(MANIFESTS.glob("*/*.y*ml")):
-        name = f"{path.parent.name}/{path.name}"
-        try:
-            read_well[name] = read(path.read_text(), name)
-        except errors.ParamsError as error:
-            refused[name] = error.message
+    found = {name: _read_upstream(name) for name in every_upstream_file()}
+    read_well = {name: each for name, each in found.items() if isinstance(each, list)}
+    refused = {name: each for name, each in found.items() if isinstance(each, str)}
     assert len(read_well) >= 60
     for name, objects in read_well.items():
         manifests.reading.unique(objects, name)
-        assert read(dump(objects), name) == objects
+        if (MANIFESTS / name).stat().st_size < 100_000 or name == "calico/calico.yaml":
+            assert read(dump(objects), name) == objects
     templates = [name for name, why in refused.items() if "template" in why]
     assert len(templates) >= 15
     others = {name.rpartition("/")[2] for name in refused} - {
@@ -302,11 +316,9 @@ def test_upgrade(path: Path) -> None:
 @upstream
 def test_every_upstream_manifest_has_a_version_that_serves_it_and_can_be_upgraded() -> None:
     fits = {}
-    for path in sorted(MANIFESTS.glob("*/*.y*ml")):
-        name = f"{path.parent.name}/{path.name}"
-        try:
-            objects = read(path.read_text(), name)
-        except errors.ParamsError:
+    for name in every_upstream_file():
+        objects = _read_upstream(name)
+        if isinstance(objects, str):
             continue
         fits[name] = newest = manifests.newest_fitting(objects)
         assert manifests.unserved(objects, newest or "1.36") == [], name
@@ -328,3 +340,58 @@ def test_a_retired_plugins_manifest_is_shown_as_a_new_kubernetes_wants_it() -> N
     assert manifests.unserved(objects, "1.31") == []
     assert sum("extensions/v1beta1 -> apps/v1" in note for note in notes) == 4
     assert sum("not-ready:NoSchedule" in note for note in notes) == 4
+
+
+NUAGE = {
+    "vsd_url": "https://vsd.example.net:7443",
+    "vsc": "192.0.2.9",
+    "vsc_standby": "192.0.2.10",
+    "token": "hunter2hunter2",
+    "release": "20.10.6",
+}
+NUAGE_FILES = tuple(
+    f"nuage/k8s-1-18-nuage-{each}-daemonset.yaml"
+    for each in ("node-config", "master-config", "infra-pod-config")
+)
+
+
+@upstream
+@pytest.mark.parametrize(
+    ("plugin", "files", "version", "changes"),
+    [
+        ("flannel", ("flannel/kube-flannel.yml",), "1.36.0", {}),
+        ("calico", ("calico/calico.yaml",), "1.36.0", {}),
+        ("weave", ("weave/weave-daemonset-k8s-1.11.yaml",), "1.36.0", {}),
+        ("kube-router", ("kube-router/kubeadm-kuberouter.yaml",), "1.36.0", {"image": 2}),
+        (
+            "contiv",
+            ("contiv/etcd.yaml", "contiv/contiv.yaml"),
+            "1.15.12",
+            {"not-ready": 4, "__NETMASTER_IP__": 4, "_VERSION__": 5},
+        ),
+        ("romana", ("romana/romana-kubeadm-v2.0.2.yml",), "1.15.12", {"not-ready": 4}),
+        ("romana", ("romana/romana-kubeadm.yml",), "1.15.12", {}),
+        (
+            "cni-genie",
+            ("cni-genie/genie-plugin.yaml",),
+            "1.21.14",
+            {"default_plugin": 1, "role.kubernetes.io/master:NoSchedule": 1},
+        ),
+        ("nuage", NUAGE_FILES, "1.18.20", {"<nuage-release>": 4, "env": 5, "config": 4}),
+    ],
+)
+def test_every_plugins_own_manifest_gets_the_patches_that_it_needs(
+    plugin: str, files: tuple[str, ...], version: str, changes: dict[str, int], tmp_path: Path
+) -> None:
+    given = NUAGE if plugin == "nuage" else {}
+    params = params_of(tmp_path, plugin=plugin, kubernetes_version=version, plugin_parameters=given)
+    objects = [item for name in files for item in upstream_objects(name)]
+    found = manifests.prepare(
+        objects, params.wanted_plugin, params, where=plugin, control_plane="192.0.2.1"
+    )
+    lines = [str(each) for each in found.patches]
+    counts = {word: sum(word in line for line in lines) for word in changes}
+    assert counts == changes
+    assert len(lines) == sum(changes.values()), lines
+    assert found.secret == (plugin == "nuage")
+    assert not [line for line in found.lines if "hunter2" in line]

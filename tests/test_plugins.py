@@ -17,7 +17,7 @@ from kitlib import plugins
 from kitlib.errors import ParamsError
 from kitlib.plugins.compose import why_not
 from kitlib.plugins.fit import Fits, fit
-from kitlib.plugins.install import Place
+from kitlib.plugins.install import Backend, Place
 from kitlib.plugins.schema import Plugin, minor
 from kitlib.software.releases import NEWEST_PATCH
 
@@ -411,3 +411,16 @@ def test_a_form_has_one_place_for_the_value() -> None:
     assert place(form="net={}").read("other=1") == "other=1"
     with pytest.raises(ValidationError, match=r"form: \{\} or \{escaped\}, once"):
         place(form="net")
+
+
+def test_a_backend_changes_what_packets_are_wrapped_in_and_where_they_leave() -> None:
+    usual, routed = plugins.wanted("flannel"), plugins.wanted("flannel", backend="host-gw")
+    assert (usual.encapsulation, usual.interfaces.tunnel) == ("VXLAN", "flannel.1")
+    assert (routed.encapsulation, routed.overhead_bytes, routed.interfaces.tunnel) == ("", 0, "")
+    assert routed.interfaces.owned == usual.interfaces.owned
+    assert plugins.wanted("flannel", backend="vxlan") == usual
+    assert plugins.wanted("kube-router", backend="x") == plugins.wanted("kube-router")
+    with pytest.raises(ValidationError, match="not among the values: other"):
+        Backend.model_validate(
+            {"places": [{"placeholder": "x"}], "values": {"a": "b"}, "datapaths": {"other": {}}}
+        )

@@ -125,7 +125,7 @@ class Params:
     @property
     def wanted_plugin(self) -> Plugin:
         """What the catalogue says of the plugin, together with the one that it calls, if any."""
-        return plugins.wanted(self.plugin, self.plugin_delegate)
+        return plugins.wanted(self.plugin, self.plugin_delegate, self.plugin_backend)
 
     @property
     def manifests(self) -> tuple[str, ...]:

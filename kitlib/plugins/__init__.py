@@ -120,19 +120,22 @@ def get(name: str) -> Plugin:
     return known[name]
 
 
-def wanted(name: str, delegate: str = "") -> Plugin:
+def wanted(name: str, delegate: str = "", backend: str = "") -> Plugin:
     """Return a plugin as stages and checks see it: together with the one that it calls, if any.
 
     Args:
         name: Its name.
         delegate: The plugin that it calls; empty for the catalogue's own choice. Of no meaning for
             one that calls none.
+        backend: How packets get to other nodes, one of its words; empty for its usual one.
 
     Raises:
         ParamsError: There is none of one of the names.
     """
     plugin = get(name)
-    return over(plugin, get(delegate or plugin.needs.delegate)) if plugin.needs.delegate else plugin
+    if plugin.needs.delegate:
+        plugin = over(plugin, get(delegate or plugin.needs.delegate))
+    return plugin.with_backend(backend)
 
 
 def owner_of_interface(name: str) -> str:

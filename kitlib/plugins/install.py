@@ -11,7 +11,17 @@ from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from kitlib.plugins.entry import Entry, Supported
 
-__all__ = ["Chart", "Manifest", "Parameter", "PerNode", "Place", "Release", "Setting"]
+__all__ = [
+    "Backend",
+    "Chart",
+    "Datapath",
+    "Manifest",
+    "Parameter",
+    "PerNode",
+    "Place",
+    "Release",
+    "Setting",
+]
 
 
 class Place(Entry):
@@ -71,6 +81,30 @@ class Setting(Entry):
     """Every place that states it; all are set alike."""
     values: dict[StrictStr, StrictStr] = Field(default={})
     """The values that may be chosen: the parameters' word -> what is written. Empty: any."""
+
+
+class Datapath(Entry):
+    """What one way of getting packets to other nodes does to them, and through which device."""
+
+    encapsulation: StrictStr = ""
+    """What packets to other nodes are wrapped in; empty where they are not."""
+    overhead_bytes: Annotated[StrictInt, Field(ge=0)] = 0
+    """What that takes from the MTU."""
+    tunnel: StrictStr = ""
+    """The device that they leave through; empty when that is the host's own."""
+
+
+class Backend(Setting):
+    """Where the manifest states how packets get to other nodes, and what each way is."""
+
+    datapaths: dict[StrictStr, Datapath] = Field(default={})
+    """For words of `values` with which it is otherwise than the entry says."""
+
+    @model_validator(mode="after")
+    def _known_words(self) -> Backend:
+        if unknown := set(self.datapaths) - set(self.values):
+            raise ValueError(f"datapaths: not among the values: {', '.join(sorted(unknown))}")
+        return self
 
 
 class Parameter(Entry):

@@ -14,7 +14,16 @@ from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from kitlib.plugins.entry import Entry as _Entry
 from kitlib.plugins.entry import Minor, Supported, minor
-from kitlib.plugins.install import Chart, Manifest, Parameter, PerNode, Place, Release, Setting
+from kitlib.plugins.install import (
+    Backend,
+    Chart,
+    Manifest,
+    Parameter,
+    PerNode,
+    Place,
+    Release,
+    Setting,
+)
 
 __all__ = [
     "Cni",
@@ -240,7 +249,7 @@ class Plugin(_Entry):
     """What the kit writes on each host, for a network that has no manifest."""
     mtu: Setting | None = None
     """Where the manifest states the pods' MTU; null when the plugin finds it by itself."""
-    backend: Setting | None = None
+    backend: Backend | None = None
     """Where the manifest states the encapsulation."""
     parameters: tuple[Parameter, ...] = ()
     """What only its operator can know, such as the addresses of its controllers."""
@@ -290,6 +299,15 @@ class Plugin(_Entry):
         if not self.interfaces.owned and not self.needs.delegate:
             raise ValueError("interfaces.owned: at least one, or needs.delegate")
         return self
+
+    def with_backend(self, word: str) -> Plugin:
+        """Return the plugin as it is with one of its backend's words; empty for its usual one."""
+        way = self.backend.datapaths.get(word) if self.backend else None
+        if way is None:
+            return self
+        devices = self.interfaces.model_copy(update={"tunnel": way.tunnel})
+        update = {"encapsulation": way.encapsulation, "overhead_bytes": way.overhead_bytes}
+        return self.model_copy(update={**update, "interfaces": devices})
 
     @property
     def releases(self) -> tuple[Release, ...]:

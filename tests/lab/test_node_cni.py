@@ -6,12 +6,14 @@ import asyncio
 import json
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kitlib.lab.node import agents_flannel, agents_routed, cni, datapath
 
+NETCONF = agents_flannel.NetConf(IPv4Network("10.244.0.0/16"), "vxlan")
 FLANNEL = {"name": "cbr0", "cniVersion": "0.3.1", "plugins": [{"type": "flannel"}]}
 ROUTER = {"name": "mynet", "plugins": [{"type": "bridge", "bridge": "kube-bridge", "ipam": {}}]}
 
@@ -100,6 +102,24 @@ def test_what_a_sandbox_says_when_it_cannot_get_a_network(tmp_path: Path) -> Non
     _plugin(tmp_path, "calico")
     with pytest.raises(cni.CniError, match="stat /var/lib/calico/nodename: no such file"):
         _wire(tmp_path, {"name": "k8s-pod-network", "plugins": [{"type": "calico"}]})
+
+
+def test_flannels_delegate_may_have_an_mtu_of_its_own(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Host:
+        async def run(self, *argv: str, check: bool = True, input: str = "") -> Any:
+            asked.append(input)
+            return SimpleNamespace(ok=True, stdout="", stderr="", exit_status=0)
+
+    env = tmp_path / "run/flannel/subnet.env"
+    env.parent.mkdir(parents=True)
+    env.write_text(agents_flannel.subnet_file(NETCONF, IPv4Network("10.244.1.0/24")))
+    for delegate, mtu in (({}, 1450), ({"mtu": 1400}, 1400)):
+        steps = ({"type": "flannel", "delegate": delegate},)
+        config = cni.CniConfig(tmp_path / "10-flannel.conflist", "cbr0", steps)
+        asyncio.run(cni._flannel(Host(), config, "cni-1", "one", "pod", tmp_path))  # type: ignore[arg-type]
+        assert f" mtu {mtu} " in asked[-1]
 
 
 def test_the_bridge_program() -> None:

@@ -21,6 +21,7 @@ __all__ = ["block_order", "block_routes", "pod_cidr_routes", "with_subnet"]
 
 _BLOCKS = "/apis/crd.projectcalico.org/v1/ipamblocks"
 _BLOCK_PREFIX = 26
+_NO_IPIP = "plain routes stand in for Calico's IPIP"
 
 Routes = dict[str, tuple[IPv4Network, str]]
 """Node name -> (its pods' range, its address)."""
@@ -130,7 +131,8 @@ async def calico_install(program: Program) -> int:
     if not text:
         return 0
     text = text.replace("__KUBERNETES_NODE_NAME__", program.host.name)
-    text = text.replace("__CNI_MTU__", program.env.get("CNI_MTU") or "1500")
+    mtu = program.env.get("CNI_MTU") or "0"  # 0: the underlay's own
+    text = text.replace("__CNI_MTU__", "1500" if mtu == "0" else mtu)
     text = text.replace("__KUBECONFIG_FILEPATH__", str(agent.CNI_DIR / "calico-kubeconfig"))
     agent.CNI_DIR.mkdir(parents=True, exist_ok=True)
     name = program.env.get("CNI_CONF_NAME", "10-calico.conflist")
@@ -161,13 +163,15 @@ async def calico_node(program: Program) -> int:
     up = agent.network_up("CalicoIsUp", "Calico is running on this node")
     await client.patch(path, up, "strategic")
     program.log(f"Calico node started successfully; block {block} of pool {pool}")
-    await _follow(
-        program,
-        client,
-        ["/api/v1/nodes", _BLOCKS],
-        lambda nodes, blocks: block_routes(blocks, nodes, host.name),
-        "12",
-    )
+    wrapped = program.env.get("CALICO_IPV4POOL_IPIP", "Never") == "Always"
+    with agent.standing_in(host, _NO_IPIP if wrapped else ""):
+        await _follow(
+            program,
+            client,
+            ["/api/v1/nodes", _BLOCKS],
+            lambda nodes, blocks: block_routes(blocks, nodes, host.name),
+            "12",
+        )
     return 0
 
 

@@ -189,7 +189,7 @@ async def _flannel(
         "bridge": delegate.get("bridge", "cni0"),
         "isGateway": True,
         "hairpinMode": delegate.get("hairpinMode", False),
-        "mtu": int(env["FLANNEL_MTU"]),
+        "mtu": int(delegate.get("mtu") or env["FLANNEL_MTU"]),
         "ipam": {
             "subnet": str(IPv4Interface(env["FLANNEL_SUBNET"]).network),
             "routes": [{"dst": str(network)}],
