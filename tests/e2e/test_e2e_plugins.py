@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.thorough, pytest.mark.timeout(400)]
 
 KUBERNETES = {
     "cilium": "1.36.2",
+    "cni-genie": "1.21.14",
     "contrail": "1.28.15",
     "contiv": "1.15.12",
     "nuage": "1.18.20",
@@ -29,7 +30,7 @@ STATE = (
 )
 """What a host shows of networks; the same before a build and after the reset."""
 
-REAL = frozenset({"calico", "flannel", "kube-router", "kubenet", "romana"})
+REAL = frozenset({"calico", "cni-genie", "flannel", "kube-router", "kubenet", "romana"})
 """Plugins whose datapath in the lab is the real one."""
 
 
@@ -98,3 +99,38 @@ def test_programs_that_a_plugin_took_away_are_there_for_the_next_one(kit: Kit) -
         session.finish(Verdict.PASS)
     assert again.verdict is Verdict.PASS
     assert {"bridge", "host-local", "portmap"} <= set(kit.on(first, "ls /opt/cni/bin").split())
+
+
+TWO_NETWORKS = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, annotations: {{cni: "{cni}"}}}}
+spec:
+  nodeName: worker-1
+  terminationGracePeriodSeconds: 0
+  containers: [{{name: one, image: "busybox:1.36", command: [sleep, "600"]}}]
+"""
+
+
+def test_genie_gives_a_pod_the_networks_that_it_names(kit: Kit) -> None:
+    kit.clean()
+    wanted = {"plugin": "cni-genie", "kubernetes_version": KUBERNETES["cni-genie"]}
+    with kit.session(overrides=wanted) as session:
+        for stage in ("reset", "packages", "init", "network", "join", "ready"):
+            session.stage(stage)
+        session.finish(Verdict.PASS)
+    plane, kubectl = HOSTS[0], "export KUBECONFIG=/etc/kubernetes/admin.conf; kubectl"
+    for name, cni in (("two", "flannel,flannel"), ("none", "weave")):
+        text = TWO_NETWORKS.format(name=name, cni=cni)
+        kit.on(plane, f"{kubectl} apply -f - <<'END'\n{text}END")
+    kit.on(plane, f"{kubectl} wait --for=condition=Ready pod/two --timeout=60s")
+    shown = kit.on(plane, f"{kubectl} exec two -- ip -4 -o addr")
+    devices = {line.split()[1]: line.split()[3].split("/")[0] for line in shown.splitlines()}
+    assert {"eth0", "eth1"} <= set(devices)
+    assert devices["eth0"] != devices["eth1"]
+    status = kit.on(plane, f"{kubectl} get pod two -o jsonpath={{.status.podIP}}")
+    assert status == devices["eth0"]
+    for device in ("eth0", "eth1"):
+        assert "1 received" in kit.on("worker-1", f"ping -c 1 -W 2 {devices[device]}")
+    events = kit.on(plane, f"{kubectl} get events --field-selector involvedObject.name=none")
+    assert "no configuration of plugin 'weave'" in events

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kitlib.lab.node import agents_flannel, agents_routed, cni, datapath
+from kitlib.model import CommandResult
 
 NETCONF = agents_flannel.NetConf(IPv4Network("10.244.0.0/16"), "vxlan")
 FLANNEL = {"name": "cbr0", "cniVersion": "0.3.1", "plugins": [{"type": "flannel"}]}
@@ -236,3 +237,82 @@ def test_every_node_tries_calicos_blocks_from_a_place_of_its_own() -> None:
     assert all(set(order) == set(pool.subnets(new_prefix=26)) for order in orders)
     assert len({order[0] for order in orders}) > 1
     assert agents_routed.block_order(pool, "m1") == orders[0]
+
+
+GENIE = {"name": "k8s-pod-network", "type": "genie", "default_plugin": "flannel"}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "config", "names"),
+    [
+        ({}, GENIE, ("flannel",)),
+        ({"cni": " "}, GENIE, ("flannel",)),
+        ({"cni": "calico"}, GENIE, ("calico",)),
+        ({"cni": "flannel, calico,"}, GENIE, ("flannel", "calico")),
+        ({}, {"type": "genie"}, ("weave",)),
+        ({}, {"type": "genie", "default_plugin": "a,b"}, ("a", "b")),
+    ],
+)
+def test_whom_genie_calls(
+    annotations: dict[str, str], config: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    found = cni.CniConfig(Path("00-genie.conf"), "", (config,))
+    assert cni.called(found, annotations) == names
+
+
+class _Scripts:
+    """A host that takes scripts and runs none; the second one of a bridge fails where told to."""
+
+    name, address = "worker-1", "10.77.0.12"
+
+    def __init__(self, fails_at: int = 99) -> None:
+        self.scripts: list[str] = []
+        self._fails_at = fails_at
+
+    async def run(self, *_: str, check: bool = True, input: str = "") -> CommandResult:
+        del check
+        self.scripts.append(input)
+        bad = len(self.scripts) == self._fails_at
+        return CommandResult("worker-1", "sh", "", "no such device", 1 if bad else 0)
+
+
+def _two_networks(root: Path, host: _Scripts, cni_names: str) -> cni.Wire:
+    directory = root / "etc/cni/net.d"
+    directory.mkdir(parents=True)
+    _write(directory, **{"00_genie__conf": GENIE, "10_flannel__conflist": FLANNEL})
+    (directory / "10-flannel.conflist").write_text(
+        json.dumps({"name": "cbr0", "plugins": [BRIDGE]})
+    )
+    _plugin(root, "genie")
+    _plugin(root, "bridge")
+    config = cni.config_in_force(directory)
+    assert config is not None
+    assert config.kind == "genie"
+    notes = {"cni": cni_names}
+    return asyncio.run(cni.wire(host, config, "cni-x", "id", "default/p1", root, notes))  # type: ignore[arg-type]
+
+
+BRIDGE = {"type": "bridge", "bridge": "cni0", "ipam": {"subnet": "10.244.1.0/24"}}
+
+
+def test_genie_makes_the_first_plugins_device_last_and_calls_it_eth0(tmp_path: Path) -> None:
+    host = _Scripts()
+    given = _two_networks(tmp_path, host, "flannel,flannel")
+    kinds = ["rename" if "name eth1" in text else "attach" for text in host.scripts]
+    assert kinds == ["attach", "rename", "attach"]
+    held = tmp_path / "var/lib/cni/networks/cbr0"
+    assert given.address == "10.244.1.3"
+    assert {path.name for path in held.glob("10.*")} == {"10.244.1.2", "10.244.1.3"}
+    asyncio.run(cni.wire_remove(host, "cni-x", given))  # type: ignore[arg-type]
+    assert not list(held.glob("10.*"))
+
+
+def test_genie_gives_back_what_it_has_when_a_plugin_fails(tmp_path: Path) -> None:
+    with pytest.raises(cni.CniError, match="no such device"):
+        _two_networks(tmp_path, _Scripts(fails_at=3), "flannel,flannel")
+    assert not list((tmp_path / "var/lib/cni/networks/cbr0").glob("10.*"))
+
+
+def test_genie_says_which_plugin_has_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(cni.CniError, match="no configuration of plugin 'weave'"):
+        _two_networks(tmp_path, _Scripts(), "weave")

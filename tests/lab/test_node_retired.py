@@ -10,6 +10,7 @@ import pytest
 
 from kitlib.lab.node import (
     agents_contiv,
+    agents_genie,
     agents_nuage,
     agents_romana,
     datapath,
@@ -28,6 +29,7 @@ from kitlib.lab.node import (
         ("contiv/auth_proxy:1.2.0", "contiv-helper"),
         ("ferest/etcd-initer:latest", "contiv-etcd-init"),
         ("quay.io/coreos/etcd:v2.3.8", "pause"),
+        ("quay.io/huawei-cni-genie/genie-plugin:latest", "genie-plugin"),
         ("nuage/cni:20.10.6", "nuage-cni"),
         ("nuage/vrs:20.10.6", "nuage-vrs"),
         ("nuage/master:20.10.6", "nuage-helper"),
@@ -190,3 +192,8 @@ def test_romanas_agent_stands_no_other_configuration(tmp_path: Path) -> None:
     for name in ("10-romana.conf", "10-flannel.conflist", "99-loopback.conf"):
         (tmp_path / name).touch()
     assert agents_romana.foreign(tmp_path) == ["99-loopback.conf"]
+
+
+def test_genies_file_has_no_token_in_the_lab() -> None:
+    text = '{"hostname": "__KUBERNETES_NODE_NAME__", "k8s_auth_token": "__SERVICEACCOUNT_TOKEN__"}'
+    assert agents_genie.config_of(text, "a") == '{"hostname": "a", "k8s_auth_token": ""}'

@@ -11,14 +11,17 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from functools import partial
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kitlib.lab.hostapi import LabHost
 from kitlib.lab.node import datapath, romana_store
+from kitlib.lab.node.host_local import CniError, HostLocal
 from kitlib.lab.node.wiring import AGENTS, Wiring
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "CniError",
     "HostLocal",
     "Wire",
+    "called",
     "config_in_force",
     "subnet_env",
     "wire",
@@ -38,10 +42,6 @@ CALICO_NODENAME = "/var/lib/calico/nodename"
 CALICO_BLOCK = "/var/lib/calico/ipam-block"
 """The block that this node holds; the emulated calico-node writes it beside `nodename`."""
 _SUFFIXES = (".conf", ".conflist", ".json")
-
-
-class CniError(Exception):
-    """A pod could not be given a network; the text is what containerd passes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,20 @@ def config_in_force(directory: Path) -> CniConfig | None:
     """Return the configuration that the runtime uses: the first by name that parses."""
     if not directory.is_dir():
         return None
-    for path in sorted(directory.iterdir()):
-        if path.suffix not in _SUFFIXES or not path.is_file():
-            continue
-        try:
-            data = json.loads(path.read_text())
-            plugins = tuple(data["plugins"] if path.suffix == ".conflist" else [data])
-            if plugins and all(item.get("type") for item in plugins):
-                return CniConfig(path, str(data.get("name", "")), plugins)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+    return next(filter(None, map(_read, sorted(directory.iterdir()))), None)
+
+
+def _read(path: Path) -> CniConfig | None:
+    """Return what one file says; None where it is no configuration."""
+    if path.suffix not in _SUFFIXES or not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        plugins = tuple(data["plugins"] if path.suffix == ".conflist" else [data])
+        if plugins and all(item.get("type") for item in plugins):
+            return CniConfig(path, str(data.get("name", "")), plugins)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
     return None
 
 
@@ -98,54 +102,14 @@ def subnet_env(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.split() if "=" in line)
 
 
-class HostLocal:
-    """Addresses from one range, kept as files so that a restart does not hand one out twice.
-
-    Args:
-        directory: Where the network's reservations lie, one file an address.
-        subnet: The range; its first address is the gateway.
-    """
-
-    def __init__(self, directory: Path, subnet: IPv4Network) -> None:
-        self._directory = directory
-        self._subnet = subnet
-        self.gateway = IPv4Interface((subnet.network_address + 1, subnet.prefixlen))
-
-    def reserve(self, owner: str, first: int = 2) -> IPv4Address:
-        """Return a free address and remember its owner, going round from the last one given.
-
-        Args:
-            owner: The sandbox's id.
-            first: Offset of the range's first usable address.
-
-        Raises:
-            CniError: Every address is taken.
-        """
-        self._directory.mkdir(parents=True, exist_ok=True)
-        last = self._directory / "last_reserved_ip.0"
-        low = int(self._subnet.network_address) + first
-        high = int(self._subnet.broadcast_address) - (1 if first else 0)
-        count = high - low + 1
-        start = low
-        if last.exists():
-            start = int(IPv4Address(last.read_text().strip())) + 1
-        for step in range(count):
-            address = IPv4Address(low + (start - low + step) % count)
-            try:
-                with (self._directory / str(address)).open("x") as reservation:
-                    reservation.write(f"{owner}\r\neth0")
-            except FileExistsError:
-                continue
-            last.write_text(str(address))
-            return address
-        ends = f"{self.gateway.ip}-{IPv4Address(high)}"
-        raise CniError(
-            f"failed to allocate for range 0: no IP addresses available in range set: {ends}"
-        )
-
-
 async def wire(
-    host: LabHost, config: CniConfig, netns: str, owner: str, pod: str, root: Path = Path("/")
+    host: LabHost,
+    config: CniConfig,
+    netns: str,
+    owner: str,
+    pod: str,
+    root: Path = Path("/"),
+    annotations: Mapping[str, str] = MappingProxyType({}),
 ) -> Wire:
     """Give a pod's namespace its interface and address by the configuration in force.
 
@@ -156,12 +120,15 @@ async def wire(
         owner: The sandbox's id.
         pod: `namespace/name`.
         root: The directory that stands for `/`.
+        annotations: The pod's, where they are known; CNI-Genie reads them.
 
     Raises:
         CniError: The plugin could not do it; the text names the plugin.
     """
     kind = config.kind
     wired_by = _PLUGINS.get(kind) or (_by_agent if kind in AGENTS else None)
+    if kind == "genie":
+        wired_by = partial(_genie, names=called(config, annotations))
     if wired_by is None or not (root / "opt/cni/bin" / kind).exists():
         raise CniError(f'failed to find plugin "{kind}" in path [/opt/cni/bin]')
     try:
@@ -173,10 +140,69 @@ async def wire(
 async def wire_remove(host: LabHost, netns: str, given: Wire | None) -> None:
     """Remove a pod's namespace and give its address back."""
     await host.run("sh", "-e", check=False, input=datapath.detach(netns))
-    if given is not None and given.give_back is not None:
+    if given is not None:
+        await _give_back(given)
+
+
+async def _give_back(given: Wire) -> None:
+    if given.give_back is not None:
         await given.give_back()
-    elif given is not None and given.address:
+    elif given.address:
         (given.ipam / given.address).unlink(missing_ok=True)
+
+
+def called(config: CniConfig, annotations: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the plugins that CNI-Genie calls for a pod: those that it names, or the default."""
+    for text in (annotations.get("cni", ""), str(config.plugins[0].get("default_plugin") or "")):
+        if names := tuple(filter(None, (name.strip() for name in text.split(",")))):
+            return names
+    return ("weave",)
+
+
+async def _genie(
+    host: LabHost,
+    config: CniConfig,
+    netns: str,
+    owner: str,
+    pod: str,
+    root: Path,
+    *,
+    names: Sequence[str],
+) -> Wire:
+    """Have one or several plugins wire a pod: the first one's device is eth0, then eth1 and on.
+
+    The others come first, each one's eth0 takes another name, and the last is the first's.
+    """
+    given: list[Wire] = []
+    try:
+        for place, name in reversed(list(enumerate(names))):
+            delegate = _config_for(name, config)
+            # A device more of the same plugin must not look like the same pod to it.
+            other = hashlib.sha256(f"{owner}.{place}".encode()).hexdigest() if place else owner
+            whose = f"{pod}.{place}" if place else pod
+            given.append(await wire(host, delegate, netns, other, whose, root))
+            if place:
+                script = datapath.rename_device(netns, f"eth{place}")
+                await host.run("sh", "-e", input=script)
+    except CniError:
+        for each in given:
+            await _give_back(each)
+        raise
+
+    async def give_back() -> None:
+        for each in given:
+            await _give_back(each)
+
+    return Wire(given[-1].address, give_back=give_back)
+
+
+def _config_for(name: str, genie: CniConfig) -> CniConfig:
+    """Return the configuration of a plugin that Genie calls: the first with its name in its own."""
+    for path in sorted(genie.path.parent.glob(f"*{name}*")):
+        found = _read(path) if path != genie.path else None
+        if found is not None:
+            return found
+    raise CniError(f"CNI-Genie: no configuration of plugin {name!r} in {genie.path.parent}")
 
 
 async def _flannel(

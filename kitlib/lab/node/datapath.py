@@ -20,6 +20,7 @@ __all__ = [
     "forget_route",
     "masquerade",
     "new_sandbox",
+    "rename_device",
     "route_via",
     "routed_attach",
     "vxlan_device",
@@ -79,6 +80,14 @@ def detach(netns: str) -> str:
     return (
         f"ip -n {netns} link del eth0 2>/dev/null || true\n"
         f"ip netns del {netns} 2>/dev/null || true\n"
+    )
+
+
+def rename_device(netns: str, name: str) -> str:
+    """Return the script that gives a pod's eth0 another name, which loses its default route."""
+    return (
+        f"ip -n {netns} link set eth0 down\nip -n {netns} link set eth0 name {name}\n"
+        f"ip -n {netns} link set {name} up\n"
     )
 
 

@@ -165,6 +165,7 @@ class Runtime:
                         sandbox.netns,
                         sandbox.id,
                         f"{meta['namespace']}/{meta['name']}",
+                        annotations=meta.get("annotations") or {},
                     )
             except BaseException:
                 await asyncio.shield(cni.wire_remove(self.host, sandbox.netns, None))
