@@ -453,3 +453,44 @@ def test_server_side_apply_is_not_there_before_1_16(tmp_path: Path) -> None:
         assert "the body of the request was in an unknown format" in done.stderr
         old.ok("apply", "-f", "-", stdin=config)
         assert "managedFields" not in old.ok("get", "cm", "c", "-o=yaml", "--show-managed-fields")
+
+
+def test_what_is_never_called_or_on_its_way_out_is_warned_of(api: apikit.Api) -> None:
+    hooks = {"apiVersion": "admissionregistration.k8s.io/v1", "webhooks": []}
+    hooks = {**hooks, "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "w"}}
+    done = api.kubectl("apply", "-f", "-", stdin=json.dumps(hooks))
+    assert done.returncode == 0
+    assert "Warning: the lab's API is emulated: it stores a Validating" in done.stderr
+    policy = {"apiVersion": "policy/v1beta1", "kind": "PodSecurityPolicy", "spec": {}}
+    done = api.kubectl("apply", "-f", "-", stdin=json.dumps({**policy, "metadata": {"name": "p"}}))
+    assert "Warning: policy/v1beta1 PodSecurityPolicy is deprecated in v1.21+" in done.stderr
+    spec = {"group": "x.y", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}
+    spec["service"] = {"name": "a", "namespace": "b"}
+    served = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "spec": spec}
+    api.ok("apply", "-f", "-", stdin=json.dumps({**served, "metadata": {"name": "v1.x.y"}}))
+    shown = api.ok("get", "apiservices", "--no-headers").split()
+    assert shown[:4] == ["v1.x.y", "b/a", "False", "(EmulatedByTheLab)"]
+    api.ok("delete", "apiservice/v1.x.y", "psp/p", "validatingwebhookconfiguration/w")
+
+
+def test_a_daemons_history_is_told_and_undone(api: apikit.Api) -> None:
+    daemons = WEB.split("---")[0].replace("Deployment", "DaemonSet").replace("  replicas: 2\n", "")
+    nowhere = daemons.replace("    spec:\n", "    spec:\n      nodeSelector: {no: such}\n", 1)
+    api.ok("apply", "-f", "-", stdin=nowhere)
+    assert "successfully rolled out" in api.ok("rollout", "status", "ds/web", "--timeout=30s")
+    api.ok("annotate", "ds/web", "kubernetes.io/change-cause=second")
+    api.ok("set", "image", "ds/web", "c=nginx:2")
+
+    def revisions() -> list[list[str]]:
+        lines = api.ok("rollout", "history", "ds/web").splitlines()[2:]
+        return [line.split() for line in lines if line]
+
+    until(lambda: revisions() == [["1", "<none>"], ["2", "second"]], "two revisions")
+    assert "nginx:1" in api.ok("rollout", "history", "ds/web", "--revision=1")
+    api.ok("rollout", "undo", "ds/web")
+    until(lambda: [row[0] for row in revisions()] == ["2", "3"], "the first one again")
+    image = "jsonpath={.spec.template.spec.containers[0].image}"
+    assert api.ok("get", "ds", "web", "-o", image) == "nginx:1"
+    api.ok("rollout", "restart", "ds/web")
+    until(lambda: [row[0] for row in revisions()] == ["2", "3", "4"], "restarted")
+    api.ok("delete", "ds", "web")

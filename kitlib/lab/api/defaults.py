@@ -8,6 +8,8 @@ from typing import Any
 from kitlib.lab.api.schema import CRDS
 from kitlib.lab.api.store import Obj
 
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+"""The annotation in which apps/v1 keeps what is a field of DaemonSets in extensions/v1beta1."""
 _GRACE = 30
 _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 
@@ -65,37 +67,58 @@ def _secret(obj: Obj) -> None:
         obj["data"] = data
 
 
+_OLD = ("extensions/v1beta1", "apps/v1beta1")
+"""The versions that took selector and labels of a workload from its template."""
+_NO_LIMIT = 2**31 - 1
+
+
 def _workload(kind: str, obj: Obj, minor: int) -> None:
     spec = obj.setdefault("spec", {})
     template = spec.setdefault("template", {})
     if isinstance(template.get("spec"), dict):
         pod_spec(template["spec"])
     template.setdefault("metadata", {}).setdefault("creationTimestamp", None)
-    if obj.get("apiVersion") in ("extensions/v1beta1", "apps/v1beta1") and "selector" not in spec:
-        spec["selector"] = {"matchLabels": dict(template["metadata"].get("labels") or {})}
+    version = obj.get("apiVersion")
+    labels = template["metadata"].get("labels")
+    if version in _OLD and labels:
+        spec.setdefault("selector", {"matchLabels": dict(labels)})
+        if not obj["metadata"].get("labels"):
+            obj["metadata"]["labels"] = dict(labels)
     if kind != "apps/daemonsets":
         spec.setdefault("replicas", 1)
     if kind == "apps/deployments":
-        strategy = spec.setdefault("strategy", {})
-        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
-            rolling = strategy.setdefault("rollingUpdate", None) or {}
-            strategy["rollingUpdate"] = {"maxUnavailable": "25%", "maxSurge": "25%", **rolling}
-        spec.setdefault("revisionHistoryLimit", 10)
-        spec.setdefault("progressDeadlineSeconds", 600)
+        _deployment(spec, str(version))
     elif kind == "apps/daemonsets":
-        strategy = spec.setdefault("updateStrategy", {})
-        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
-            rolling = {"maxUnavailable": 1, **({"maxSurge": 0} if minor >= 21 else {})}
-            strategy["rollingUpdate"] = {**rolling, **(strategy.get("rollingUpdate") or {})}
-        spec.setdefault("revisionHistoryLimit", 10)
-        annotations = obj["metadata"].setdefault("annotations", {})
-        annotations.setdefault("deprecated.daemonset.template.generation", "1")
+        _daemon_set(obj, spec, minor)
     elif kind == "apps/statefulsets":
         spec.setdefault("podManagementPolicy", "OrderedReady")
         spec.setdefault("revisionHistoryLimit", 10)
-        spec.setdefault(
-            "updateStrategy", {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}
-        )
+        rolling = {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}
+        spec.setdefault("updateStrategy", {"type": "OnDelete"} if version in _OLD else rolling)
+
+
+def _deployment(spec: Obj, version: str) -> None:
+    portion: Any = 1 if version == "extensions/v1beta1" else "25%"
+    kept = {"extensions/v1beta1": _NO_LIMIT, "apps/v1beta1": 2}.get(version, 10)
+    strategy = spec.setdefault("strategy", {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling = strategy.get("rollingUpdate") or {}
+        strategy["rollingUpdate"] = {"maxUnavailable": portion, "maxSurge": portion, **rolling}
+    spec.setdefault("revisionHistoryLimit", kept)
+    limit = _NO_LIMIT if version == "extensions/v1beta1" else 600
+    spec.setdefault("progressDeadlineSeconds", limit)
+
+
+def _daemon_set(obj: Obj, spec: Obj, minor: int) -> None:
+    old = obj.get("apiVersion") == "extensions/v1beta1"
+    strategy = spec.setdefault("updateStrategy", {})
+    if strategy.setdefault("type", "OnDelete" if old else "RollingUpdate") == "RollingUpdate":
+        rolling = {"maxUnavailable": 1, **({"maxSurge": 0} if minor >= 21 else {})}
+        strategy["rollingUpdate"] = {**rolling, **(strategy.get("rollingUpdate") or {})}
+    spec.setdefault("revisionHistoryLimit", 10)
+    generation = spec.pop("templateGeneration", 1) if old else 1
+    annotations = obj["metadata"].setdefault("annotations", {})
+    annotations.setdefault(TEMPLATE_GENERATION, str(generation))
 
 
 def _job(spec: Obj) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 
-from kitlib.lab.api import addresses, clock, defaults, errors, managed, validate
-from kitlib.lab.api.addresses import SERVICES
+from kitlib.lab.api import admission, clock, defaults, errors, managed, validate
+from kitlib.lab.api.admission import ACCOUNTS, CSRS, NODES, PODS
 from kitlib.lab.api.managed import Owner
 from kitlib.lab.api.schema import CRDS, Catalogue, Resource, catalogue
 from kitlib.lab.api.settings import Settings
+from kitlib.lab.api.state import terminating
 from kitlib.lab.api.store import Event, Obj, Store, copy
 
-PODS, NODES, SECRETS = "/pods", "/nodes", "/secrets"
-NAMESPACES, ACCOUNTS, CONFIG_MAPS = "/namespaces", "/serviceaccounts", "/configmaps"
-CSRS = "certificates.k8s.io/certificatesigningrequests"
+__all__ = [
+    "ACCOUNTS", "CONFIG_MAPS", "CSRS", "NAMESPACES", "NODES", "PODS", "SECRETS",
+    "SYSTEM_NAMESPACES", "Registry",
+]  # fmt: skip
+
+NAMESPACES, CONFIG_MAPS, SECRETS = "/namespaces", "/configmaps", "/secrets"
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 # Kinds whose metadata.generation counts changes of the specification.
@@ -59,14 +63,8 @@ class Registry:
             raise errors.no_resource()
         return found
 
-    def _crds_changed(self, event: Event) -> None:
+    def _crds_changed(self, _event: Event) -> None:
         self._catalogue = None
-        if event.type == "DELETED" and event.old:
-            spec = event.old["spec"]
-            for obj in self.store.all(f"{spec['group']}/{spec['names']['plural']}"):
-                meta = obj["metadata"]
-                kind = f"{spec['group']}/{spec['names']['plural']}"
-                self.store.remove(kind, meta.get("namespace", ""), meta["name"])
 
     def get(self, resource: Resource, namespace: str, name: str) -> Obj:
         """Return a stored object (not to be changed).
@@ -99,11 +97,13 @@ class Registry:
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
         if resource.namespaced:
             self._check_namespace(resource, namespace, meta.get("name", ""))
+        if resource.custom:
+            self._check_definition(resource)
         if resource.store not in _KEEPS_STATUS and "status" in resource.subresources:
             obj.pop("status", None)
         self._fill(resource, obj)
         self._own(resource, None, obj, owner)  # before admission, which owns nothing
-        self._admit(resource, namespace, obj, dry_run=dry_run)
+        admission.admit(self.store, self.settings, resource, namespace, obj, dry_run=dry_run)
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + clock.suffix()
         validate.check(resource, obj, None, self.minor)
@@ -189,7 +189,7 @@ class Registry:
         if not subresource:
             self._fill(resource, obj)
             self._own(resource, old, obj, owner)
-            self._keep(resource, obj, old)
+            admission.keep(self.store, resource, obj, old)
             validate.check(resource, obj, old, self.minor)
         else:
             self._own(resource, old, obj, owner)
@@ -330,64 +330,17 @@ class Registry:
             )
             raise errors.forbidden(resource.group, resource.plural, name, why)
 
+    def _check_definition(self, resource: Resource) -> None:
+        """Refuse a new object whose definition is being deleted."""
+        found = self.store.get(CRDS, "", f"{resource.plural}.{resource.group}")
+        if found and terminating(found):
+            text = "create not allowed while custom resource definition is terminating"
+            raise errors.ApiError(405, "MethodNotAllowed", text)
+
     def _fill(self, resource: Resource, obj: Obj) -> None:
         defaults.apply_defaults(resource.store, obj, self.minor)
         stored = self.catalogue.by_kind[resource.store].api_version
         obj["apiVersion"] = stored
-
-    def _keep(self, resource: Resource, obj: Obj, old: Obj) -> None:
-        """Carry over what clients leave out of an update and the API keeps."""
-        if resource.store == SERVICES:
-            for field in ("clusterIP", "clusterIPs"):
-                if old["spec"].get(field) and not obj["spec"].get(field):
-                    obj["spec"][field] = old["spec"][field]
-            addresses.node_ports(self.store, obj["spec"])
-        elif resource.store == PODS:
-            for field in ("nodeName", "serviceAccountName", "priority"):
-                if field in old["spec"]:
-                    obj["spec"].setdefault(field, old["spec"][field])
-        elif resource.store == CSRS:
-            obj["spec"] = old["spec"]
-        elif resource.store == CRDS:
-            stored = obj["status"] = copy(old.get("status") or {})
-            known = stored.setdefault("storedVersions", [])
-            known += [name for name in _storage_versions(obj) if name not in known]
-
-    def _admit(self, resource: Resource, namespace: str, obj: Obj, *, dry_run: bool) -> None:
-        kind, meta = resource.store, obj["metadata"]
-        if kind == PODS:
-            self._admit_pod(namespace, obj)
-        elif kind == NODES and self.minor >= 17 and not obj.get("spec", {}).get("taints"):
-            taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
-            obj.setdefault("spec", {})["taints"] = [taint]
-        elif kind == NODES:
-            taints = obj.setdefault("spec", {}).setdefault("taints", [])
-            if not any(taint["key"] == "node.kubernetes.io/not-ready" for taint in taints):
-                taints.append({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"})
-        elif kind == SERVICES:
-            addresses.cluster_ip(self.store, self.settings, obj, dry_run=dry_run)
-            addresses.node_ports(self.store, obj["spec"])
-        elif kind == CRDS:
-            _establish(obj)
-        if resource.namespaced:
-            meta["namespace"] = namespace
-
-    def _admit_pod(self, namespace: str, obj: Obj) -> None:
-        spec, meta = obj["spec"], obj["metadata"]
-        account = spec.get("serviceAccountName") or "default"
-        mirror = "kubernetes.io/config.mirror" in (meta.get("annotations") or {})
-        secret = ""
-        if not mirror:
-            found = self.store.get(ACCOUNTS, namespace, account)
-            if found is None:
-                why = (
-                    f"error looking up service account {namespace}/{account}: serviceaccount "
-                    f'"{account}" not found'
-                )
-                name = meta.get("name") or meta.get("generateName", "")
-                raise errors.forbidden("", "pods", name, why)
-            secret = next((entry["name"] for entry in found.get("secrets") or []), "")
-        defaults.admit_pod(obj, clock.suffix(), self.minor, secret)
 
 
 def _grace(kind: str, obj: Obj, options: Obj) -> int:
@@ -398,25 +351,3 @@ def _grace(kind: str, obj: Obj, options: Obj) -> int:
         return 0
     given = options.get("gracePeriodSeconds")
     return int(obj["spec"].get("terminationGracePeriodSeconds", 30) if given is None else given)
-
-
-def _storage_versions(crd: Obj) -> list[str]:
-    return [entry["name"] for entry in crd["spec"].get("versions") or [] if entry.get("storage")]
-
-
-def _establish(obj: Obj) -> None:
-    """Give a new CustomResourceDefinition the status of an established one."""
-    when = clock.stamp()
-    told = (
-        ("NamesAccepted", "NoConflicts", "no conflicts found"),
-        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-    )
-    obj["status"] = {
-        "acceptedNames": obj["spec"]["names"],
-        "storedVersions": _storage_versions(obj),
-        "conditions": [
-            {"type": type_, "status": "True", "reason": reason, "message": text,
-             "lastTransitionTime": when}
-            for type_, reason, text in told
-        ],
-    }  # fmt: skip

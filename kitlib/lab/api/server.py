@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from kitlib.lab.api import auth, discovery, errors
+from kitlib.lab.api import admission, auth, discovery, errors, lifecycle
 from kitlib.lab.api.auth import ANONYMOUS, Ask, Auth, User
 from kitlib.lab.api.handlers import Handlers, answer, body, truthy
 from kitlib.lab.api.proxy import KubeletProxy
@@ -119,13 +119,24 @@ class Server:
         resource = self._registry.resource(target.group, target.version, target.resource)
         if target.namespace and not resource.namespaced:
             raise errors.no_resource()
+        answered = await self._resource(request, resource, target, ask.verb, user)
+        told = [lifecycle.warning(resource, self._registry.minor)]
+        if ask.verb in ("create", "update", "patch"):
+            told.append(admission.notice(resource))
+        for text in filter(None, told if not answered.prepared else ()):
+            answered.headers.add("Warning", f'299 - "{text}"')
+        return answered
+
+    async def _resource(
+        self, request: web.Request, resource: Resource, target: Target, verb: str, user: User
+    ) -> web.StreamResponse:
         if target.subresource:
             return await self._sub(request, resource, target)
         if resource.plural in REVIEWS and request.method == "POST":
             return await self._special.review(request, resource, user)
-        if ask.verb not in resource.verbs:
+        if verb not in resource.verbs:
             raise errors.method_not_allowed()
-        return await self._verb(request, resource, target, ask.verb, user)
+        return await self._verb(request, resource, target, verb, user)
 
     async def _verb(
         self, request: web.Request, resource: Resource, target: Target, verb: str, user: User

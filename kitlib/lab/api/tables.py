@@ -9,7 +9,7 @@ from typing import Any
 from kitlib.lab.api import clock
 from kitlib.lab.api.podcells import pod_cells
 from kitlib.lab.api.schema import Resource
-from kitlib.lab.api.state import condition
+from kitlib.lab.api.state import condition, controller_of
 from kitlib.lab.api.store import Obj
 
 Cells = Callable[[Obj], list[Any]]
@@ -306,6 +306,20 @@ def _bound(obj: Obj) -> list[Any]:
     return [obj["metadata"]["name"], role, age(obj), *wide]
 
 
+def _api_service(obj: Obj) -> list[Any]:
+    service, state = obj["spec"].get("service"), condition(obj, "Available") or {}
+    place = f"{service.get('namespace')}/{service.get('name')}" if service else "Local"
+    word = state.get("status", "Unknown")
+    shown = word if word == "True" else f"{word} ({state.get('reason', '')})"
+    return [obj["metadata"]["name"], place, shown, age(obj)]
+
+
+def _revision(obj: Obj) -> list[Any]:
+    parent = controller_of(obj)
+    name = f"{parent['kind'].lower()}.apps/{parent['name']}" if parent else NONE
+    return [obj["metadata"]["name"], name, obj["revision"], age(obj)]
+
+
 _WORKLOAD = "Age, *Containers, *Images, *Selector"
 _RBAC = "rbac.authorization.k8s.io"
 _TABLES: dict[str, tuple[str, Cells]] = {
@@ -334,6 +348,8 @@ _TABLES: dict[str, tuple[str, Cells]] = {
         "Name, Age, SignerName, Requestor, RequestedDuration, Condition", _csr),
     "coordination.k8s.io/leases": (
         "Name, Holder, Age", _named(lambda obj: obj["spec"].get("holderIdentity", ""))),
+    "apps/controllerrevisions": ("Name, Controller, Revision, Age", _revision),
+    "apiregistration.k8s.io/apiservices": ("Name, Service, Available, Age", _api_service),
     "apiextensions.k8s.io/customresourcedefinitions": ("Name, Created At", _created),
     f"{_RBAC}/clusterroles": ("Name, Created At", _created),
     f"{_RBAC}/roles": ("Name, Created At", _created),

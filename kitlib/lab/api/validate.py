@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from kitlib.lab.api import errors, selectors
 from kitlib.lab.api.schema import Resource
 from kitlib.lab.api.store import Obj, dumps
-
-Problem = tuple[str, str, str]
+from kitlib.lab.api.validate_pods import Problem, invalid, pod_spec, required, unsupported
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -33,9 +31,9 @@ def check(resource: Resource, obj: Obj, old: Obj | None, minor: int) -> None:
     problems += _annotations(obj["metadata"].get("annotations") or {}, minor)
     spec = obj.get("spec") or {}
     if resource.store in _WORKLOADS:
-        problems += _workload(spec, old)
+        problems += _workload(resource.kind, spec, old)
     elif resource.store == "/pods":
-        problems += _pod_spec("spec", spec)
+        problems += pod_spec("spec", spec)
         if old and (old["spec"].get("nodeName") or "") not in ("", spec.get("nodeName")):
             problems.append(_forbidden_pod_update())
     elif resource.store == "/services":
@@ -48,21 +46,12 @@ def check(resource: Resource, obj: Obj, old: Obj | None, minor: int) -> None:
         raise errors.invalid(resource.group, resource.kind, obj["metadata"]["name"], problems)
 
 
-def _required(field: str, detail: str = "") -> Problem:
-    return (field, "FieldValueRequired", f"Required value{': ' + detail if detail else ''}")
-
-
-def _bad(field: str, value: Any, rule: str) -> Problem:
-    shown = f'"{value}"' if isinstance(value, str) else value
-    return (field, "FieldValueInvalid", f"Invalid value: {shown}: {rule}")
-
-
 def _name(resource: Resource, name: str) -> list[Problem]:
     if not name:
-        return [_required("metadata.name", "name or generateName is required")]
+        return [required("metadata.name", "name or generateName is required")]
     if resource.group in _PATH_NAME_GROUPS:
         if "/" in name or "%" in name:
-            return [_bad("metadata.name", name, "may not contain '/' or '%'")]
+            return [invalid("metadata.name", name, "may not contain '/' or '%'")]
         return []
     if resource.store in _DNS_LABEL_KINDS:
         if re.fullmatch(_LABEL, name) and len(name) <= 63:
@@ -72,7 +61,7 @@ def _name(resource: Resource, name: str) -> list[Problem]:
             "'-', and must start and end with an alphanumeric character (e.g. 'my-name',  or "
             f"'123-abc', regex used for validation is '{_LABEL}')"
         )
-        return [_bad("metadata.name", name, rule)]
+        return [invalid("metadata.name", name, rule)]
     if re.fullmatch(_SUBDOMAIN, name) and len(name) <= 253:
         return []
     rule = (
@@ -80,7 +69,7 @@ def _name(resource: Resource, name: str) -> list[Problem]:
         "or '.', and must start and end with an alphanumeric character (e.g. 'example.com', "
         f"regex used for validation is '{_SUBDOMAIN}')"
     )
-    return [_bad("metadata.name", name, rule)]
+    return [invalid("metadata.name", name, rule)]
 
 
 def _annotations(found: dict[str, str], minor: int) -> list[Problem]:
@@ -92,53 +81,33 @@ def _annotations(found: dict[str, str], minor: int) -> list[Problem]:
     return [("metadata.annotations", "FieldValueTooLong", text)]
 
 
-def _workload(spec: Obj, old: Obj | None) -> list[Problem]:
+def _workload(kind: str, spec: Obj, old: Obj | None) -> list[Problem]:
     problems: list[Problem] = []
     selector, template = spec.get("selector"), spec.get("template") or {}
     labels = (template.get("metadata") or {}).get("labels") or {}
-    if not selector:
-        problems.append(_required("spec.selector"))
-    elif not selectors.label_selector(selector, labels):
+    if selector is None and kind != "DaemonSet":
+        problems.append(required("spec.selector"))
+    elif selector is not None and not any(selector.values()):
+        rule = f"empty selector is invalid for {kind.lower()}"
+        problems.append(("spec.selector", "FieldValueInvalid", f"Invalid value: {{}}: {rule}"))
+    if selector is None or not selectors.label_selector(selector, labels):
         text = (
             f"Invalid value: map[string]string{dumps(labels)}: "
             "`selector` does not match template `labels`"
         )
         problems.append(("spec.template.metadata.labels", "FieldValueInvalid", text))
-    problems += _pod_spec("spec.template.spec", template.get("spec") or {})
+    problems += pod_spec("spec.template.spec", template.get("spec") or {})
+    policy = (template.get("spec") or {}).get("restartPolicy", "Always")
+    if policy != "Always":
+        at = "spec.template.spec.restartPolicy"
+        problems.append(unsupported(at, policy, ("Always",)))
     if old and selector and old["spec"].get("selector") != selector:
         value = f"v1.LabelSelector{dumps(selector)}"
         text = f"Invalid value: {value}: field is immutable"
         problems.append(("spec.selector", "FieldValueInvalid", text))
     replicas = spec.get("replicas")
     if isinstance(replicas, int) and replicas < 0:
-        problems.append(_bad("spec.replicas", replicas, "must be greater than or equal to 0"))
-    return problems
-
-
-def _pod_spec(path: str, spec: Obj) -> list[Problem]:
-    problems: list[Problem] = []
-    if not spec.get("containers"):
-        return [_required(f"{path}.containers")]
-    volumes = {volume.get("name") for volume in spec.get("volumes") or []}
-    seen: set[str] = set()
-    for field in ("initContainers", "containers"):
-        for index, container in enumerate(spec.get(field) or []):
-            at = f"{path}.{field}[{index}]"
-            name = container.get("name")
-            if not name:
-                problems.append(_required(f"{at}.name"))
-            elif name in seen:
-                text = f'Duplicate value: "{name}"'
-                problems.append((f"{at}.name", "FieldValueDuplicate", text))
-            else:
-                seen.add(name)
-            if not container.get("image"):
-                problems.append(_required(f"{at}.image"))
-            for number, mount in enumerate(container.get("volumeMounts") or []):
-                if mount.get("name") not in volumes:
-                    where = f"{at}.volumeMounts[{number}].name"
-                    text = f'Not found: "{mount.get("name")}"'
-                    problems.append((where, "FieldValueNotFound", text))
+        problems.append(invalid("spec.replicas", replicas, "must be greater than or equal to 0"))
     return problems
 
 
@@ -155,9 +124,9 @@ def _service(spec: Obj) -> list[Problem]:
     if spec.get("type") == "ExternalName" or spec.get("clusterIP") == "None":
         return []
     if not spec.get("ports"):
-        return [_required("spec.ports")]
+        return [required("spec.ports")]
     return [
-        _required(f"spec.ports[{index}].name")
+        required(f"spec.ports[{index}].name")
         for index, port in enumerate(spec["ports"])
         if len(spec["ports"]) > 1 and not port.get("name")
     ]
@@ -173,16 +142,16 @@ def _crd(obj: Obj) -> list[Problem]:
         ("spec.names.kind", (spec.get("names") or {}).get("kind")),
     ):
         if not value:
-            problems.append(_required(field))
+            problems.append(required(field))
     wanted = f"{plural}.{spec.get('group')}"
     if not problems and obj["metadata"]["name"] != wanted:
         rule = 'must be spec.names.plural+"."+spec.group'
-        problems.append(_bad("metadata.name", obj["metadata"]["name"], rule))
+        problems.append(invalid("metadata.name", obj["metadata"]["name"], rule))
     if obj.get("apiVersion", "").endswith("/v1"):
         for index, version in enumerate(spec.get("versions") or []):
             if not (version.get("schema") or {}).get("openAPIV3Schema"):
                 at = f"spec.versions[{index}].schema.openAPIV3Schema"
-                problems.append(_required(at, "schemas are required"))
+                problems.append(required(at, "schemas are required"))
     return problems
 
 
@@ -190,7 +159,7 @@ def _binding(obj: Obj, old: Obj | None) -> list[Problem]:
     reference = obj.get("roleRef") or {}
     problems = []
     if not reference.get("name"):
-        problems.append(_required("roleRef.name"))
+        problems.append(required("roleRef.name"))
     if old and old.get("roleRef") != reference:
         value = f"rbac.RoleRef{dumps(reference)}"
         text = f"Invalid value: {value}: cannot change roleRef"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kitlib.lab.api import errors
+from kitlib.lab.api.defaults import TEMPLATE_GENERATION
 from kitlib.lab.api.schema import Resource
 from kitlib.lab.api.selectors import Predicate
 from kitlib.lab.api.store import Event, Obj, Store, dumps
@@ -45,7 +46,14 @@ def present(obj: Obj, resource: Resource) -> Obj:
     """Return an object as this group version shows it."""
     if obj["apiVersion"] == resource.api_version:
         return obj
-    return {**obj, "apiVersion": resource.api_version}
+    shown = {**obj, "apiVersion": resource.api_version}
+    annotations = obj["metadata"].get("annotations") or {}
+    if resource.group == "extensions" and TEMPLATE_GENERATION in annotations:
+        generation = int(annotations[TEMPLATE_GENERATION])
+        kept = {key: value for key, value in annotations.items() if key != TEMPLATE_GENERATION}
+        shown["metadata"] = {**obj["metadata"], "annotations": kept}
+        shown["spec"] = {**obj["spec"], "templateGeneration": generation}
+    return shown
 
 
 def encode(event: Event, type_: str, query: Query) -> bytes:

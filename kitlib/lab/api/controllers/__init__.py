@@ -18,6 +18,7 @@ from kitlib.lab.api.controllers.cluster import (
     ServiceAccounts,
 )
 from kitlib.lab.api.controllers.daemons import DaemonSets
+from kitlib.lab.api.controllers.definitions import Definitions
 from kitlib.lab.api.controllers.disruption import Disruptions
 from kitlib.lab.api.controllers.nodes import Evictions, NodeCidrs, NodeLifecycle
 from kitlib.lab.api.controllers.roles import publish_roles
@@ -75,6 +76,7 @@ class Manager:
             Evictions(registry),
             GarbageCollector(registry),
             Namespaces(registry),
+            Definitions(registry),
             EventAges(registry),
         ]
         async with asyncio.TaskGroup() as group:

@@ -8,14 +8,14 @@ from typing import Any
 from kitlib.lab.api import clock
 from kitlib.lab.api.controllers import placement
 from kitlib.lab.api.controllers.base import Controller
+from kitlib.lab.api.controllers.revisions import HASH, keep_history
 from kitlib.lab.api.controllers.workloads import active_pods, own_or_controller, pod_from, portion
+from kitlib.lab.api.defaults import TEMPLATE_GENERATION
 from kitlib.lab.api.registry import NODES, PODS
 from kitlib.lab.api.state import is_true, terminating
 from kitlib.lab.api.store import Event, Obj
 
 DAEMON_SETS = "apps/daemonsets"
-HASH = "controller-revision-hash"
-_GENERATION = "deprecated.daemonset.template.generation"
 
 _NO_EXECUTE = ("not-ready", "unreachable")
 _NO_SCHEDULE = ("disk-pressure", "memory-pressure", "pid-pressure", "unschedulable")
@@ -64,6 +64,8 @@ class DaemonSets(Controller):
         nodes = self.store.items(NODES)
         wanted = [node["metadata"]["name"] for node in nodes if _should_run(spec, node)]
         if not terminating(obj):
+            in_use = {str(pod["metadata"]["labels"].get(HASH)) for pod in pods}
+            keep_history(self.registry, obj, digest, in_use)
             leaving = {_node_of(pod) for pod in self._leaving(obj)}
             for node in wanted:
                 if node not in by_node and node not in leaving:
@@ -88,7 +90,7 @@ class DaemonSets(Controller):
     def _create(self, obj: Obj, spec: Obj, digest: str, node: str) -> Obj:
         pod = pod_from(obj, {**obj["spec"]["template"], "spec": spec})
         meta = obj["metadata"]
-        generation = (meta.get("annotations") or {}).get(_GENERATION, "1")
+        generation = (meta.get("annotations") or {}).get(TEMPLATE_GENERATION, "1")
         pod["metadata"]["labels"].update({HASH: digest, "pod-template-generation": generation})
         term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
         affinity = pod["spec"].setdefault("affinity", {}).setdefault("nodeAffinity", {})
@@ -129,7 +131,7 @@ class DaemonSets(Controller):
         generation = str(obj["metadata"]["generation"])
 
         def change(new: Obj) -> None:
-            new["metadata"].setdefault("annotations", {})[_GENERATION] = generation
+            new["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = generation
 
         meta = obj["metadata"]
         self.registry.patch(DAEMON_SETS, meta["namespace"], meta["name"], change)

@@ -85,3 +85,43 @@ def full(need: Mapping[str, float], used: Mapping[str, float], node: Obj) -> lis
         if amount and name in room and used.get(name, 0.0) + amount > quantity(room[name]) + 1e-9:
             lacking.append("Too many pods" if name == "pods" else f"Insufficient {name}")
     return lacking
+
+
+def host_ports(spec: Obj) -> set[tuple[str, str, int]]:
+    """Return the ports of its node that a pod takes: address, protocol, number."""
+    return {
+        (port.get("hostIP") or "0.0.0.0", port.get("protocol", "TCP"), port["hostPort"])
+        for container in spec.get("containers") or []
+        for port in container.get("ports") or []
+        if port.get("hostPort")
+    }
+
+
+def collide(wanted: Iterable[tuple[str, str, int]], taken: Iterable[tuple[str, str, int]]) -> bool:
+    """Return whether a port is wanted that is taken at the same address, or at every one."""
+    return any(
+        mine[1:] == theirs[1:] and ("0.0.0.0" in (mine[0], theirs[0]) or mine[0] == theirs[0])
+        for mine in wanted
+        for theirs in taken
+    )
+
+
+def repelled(pod: Obj, others: Iterable[Obj]) -> bool:
+    """Return whether a pod must not be beside one of a node's pods, or one of them beside it.
+
+    Of the required anti-affinities, those that are about one host.
+    """
+    return any(_repels(pod, other) or _repels(other, pod) for other in others)
+
+
+def _repels(pod: Obj, other: Obj) -> bool:
+    affinity = (pod["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
+    space = other["metadata"].get("namespace")
+    return any(
+        term.get("topologyKey") == "kubernetes.io/hostname"
+        and space in (term.get("namespaces") or [pod["metadata"].get("namespace")])
+        and selectors.label_selector(
+            term.get("labelSelector"), other["metadata"].get("labels") or {}
+        )
+        for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or []
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from kitlib.lab.api import clock
@@ -16,6 +17,31 @@ from kitlib.lab.api.store import Event, Obj
 
 _HARD = ("NoSchedule", "NoExecute")
 _ENDED = ("Succeeded", "Failed")
+
+
+_HELPLESS = "Preemption is not helpful for scheduling"
+_NO_VICTIMS = "No preemption victims found for incoming pod"
+_AFFINITY = "pod affinity/anti-affinity"
+
+
+@dataclass(slots=True)
+class Load:
+    """What the pods of one node take of it."""
+
+    used: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    ports: set[tuple[str, str, int]] = field(default_factory=set)
+    pods: list[Obj] = field(default_factory=list)
+
+    def take(self, pod: Obj) -> None:
+        """Add a pod."""
+        for name, amount in placement.requests(pod["spec"]).items():
+            self.used[name] += amount
+        self.ports |= placement.host_ports(pod["spec"])
+        self.pods.append(pod)
+
+    def kin(self, family: str) -> int:
+        """Return how many pods are of one controller."""
+        return sum((controller_of(pod) or {}).get("uid", "") == family for pod in self.pods)
 
 
 class Scheduler(Controller):
@@ -50,13 +76,12 @@ class Scheduler(Controller):
             return None
         waiting.sort(key=lambda pod: (-pod["spec"].get("priority", 0), int(_rv(pod))))
         nodes = self.store.items(NODES)
-        used: dict[str, dict[str, float]] = defaultdict(dict)
-        kin: Counter[tuple[str, str]] = Counter()
+        loads: dict[str, Load] = defaultdict(Load)
         for pod in pods:
             if pod["spec"].get("nodeName") and pod["status"].get("phase") not in _ENDED:
-                _take(used, kin, pod, pod["spec"]["nodeName"])
+                loads[pod["spec"]["nodeName"]].take(pod)
         for pod in waiting:
-            self._schedule(pod, nodes, used, kin)
+            self._schedule(pod, nodes, loads)
         return None
 
     def _pending(self, pod: Obj) -> bool:
@@ -66,36 +91,41 @@ class Scheduler(Controller):
             return False
         return self._tried.get(pod["metadata"]["uid"]) != self._era
 
-    def _schedule(
-        self,
-        pod: Obj,
-        nodes: list[Obj],
-        used: dict[str, dict[str, float]],
-        kin: Counter[tuple[str, str]],
-    ) -> None:
-        meta, spec = pod["metadata"], pod["spec"]
-        need = placement.requests(spec)
+    def _schedule(self, pod: Obj, nodes: list[Obj], loads: dict[str, Load]) -> None:
+        meta = pod["metadata"]
         reasons: Counter[str] = Counter()
-        fitting = []
+        fitting, full = [], 0
         for node in nodes:
-            why = self._refusals(spec, node, need, used[node["metadata"]["name"]])
+            name = node["metadata"]["name"]
+            unfit = self._unfit(pod["spec"], node)
+            why = unfit or self._no_room(pod, node, loads[name])
+            full += bool(why) and not unfit
             reasons.update(why)
             if not why:
-                fitting.append(node["metadata"]["name"])
+                fitting.append(name)
         if not fitting:
             self._tried[meta["uid"]] = self._era
-            self._fail(pod, len(nodes), reasons)
+            self._fail(pod, len(nodes), full, reasons)
             return
         family = (controller_of(pod) or {}).get("uid", "")
-        best = min(fitting, key=lambda name: (kin[(name, family)], used[name].get("pods", 0), name))
+        best = min(fitting, key=lambda name: (loads[name].kin(family), len(loads[name].pods), name))
         assign(self.registry, meta["namespace"], meta["name"], best)
-        _take(used, kin, pod, best)
+        loads[best].take(pod)
         place = f"{meta['namespace']}/{meta['name']}"
         self.record(pod, "Normal", "Scheduled", f"Successfully assigned {place} to {best}")
 
-    def _refusals(
-        self, spec: Obj, node: Obj, need: dict[str, float], used: dict[str, float]
-    ) -> list[str]:
+    def _no_room(self, pod: Obj, node: Obj, load: Load) -> list[str]:
+        """Return what of a node that fits is taken by other pods."""
+        if placement.collide(placement.host_ports(pod["spec"]), load.ports):
+            return ["node(s) didn't have free ports for the requested pod ports"]
+        if lacking := placement.full(placement.requests(pod["spec"]), load.used, node):
+            return lacking
+        if placement.repelled(pod, load.pods):
+            rules = "pod anti-affinity rules" if self.registry.minor >= 20 else _AFFINITY
+            return [f"node(s) didn't match {rules}"]
+        return []
+
+    def _unfit(self, spec: Obj, node: Obj) -> list[str]:
         """Return why a pod does not fit a node, by the first filter that refuses it."""
         minor = self.registry.minor
         if (node.get("spec") or {}).get("unschedulable") and not placement.tolerates(
@@ -113,15 +143,16 @@ class Scheduler(Controller):
         if not placement.selected(spec, node):
             affinity = "Pod's node affinity/selector" if minor >= 22 else "node selector"
             return [f"node(s) didn't match {affinity}"]
-        return placement.full(need, used, node)
+        return []
 
-    def _fail(self, pod: Obj, count: int, reasons: Counter[str]) -> None:
+    def _fail(self, pod: Obj, count: int, full: int, reasons: Counter[str]) -> None:
         if count:
             shown = ", ".join(sorted(f"{number} {text}" for text, number in reasons.items()))
             message = f"0/{count} nodes are available: {shown}."
             if self.registry.minor >= 24:
-                helpless = f"{count} Preemption is not helpful for scheduling"
-                message += f" preemption: 0/{count} nodes are available: {helpless}."
+                told = [(full, _NO_VICTIMS), (count - full, _HELPLESS)]
+                parts = [f"{number} {text}" for number, text in told if number]
+                message += f" preemption: 0/{count} nodes are available: {', '.join(parts)}."
         else:
             message = "no nodes available to schedule pods"
         self.record(pod, "Warning", "FailedScheduling", message)
@@ -148,11 +179,3 @@ def _shape(node: Obj) -> tuple[Any, ...]:
     spec = node.get("spec") or {}
     room = (node.get("status") or {}).get("allocatable")
     return (node["metadata"].get("labels"), spec.get("taints"), spec.get("unschedulable"), room)
-
-
-def _take(
-    used: dict[str, dict[str, float]], kin: Counter[tuple[str, str]], pod: Obj, node: str
-) -> None:
-    for name, amount in placement.requests(pod["spec"]).items():
-        used[node][name] = used[node].get(name, 0.0) + amount
-    kin[(node, (controller_of(pod) or {}).get("uid", ""))] += 1

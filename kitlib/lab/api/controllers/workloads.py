@@ -15,6 +15,12 @@ from kitlib.lab.api.store import Event, Obj, copy
 DEPLOYMENTS, REPLICA_SETS = "apps/deployments", "apps/replicasets"
 _REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"
+# What of a Deployment's annotations its ReplicaSets do not get.
+_OWN_ANNOTATIONS = {
+    _REVISION, "kubectl.kubernetes.io/last-applied-configuration",
+    "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas",
+    "deployment.kubernetes.io/revision-history",
+}  # fmt: skip
 
 
 def own_or_controller(event: Event, kind: str, kind_name: str) -> Iterable[Hashable]:
@@ -189,8 +195,16 @@ class Deployments(Controller):
         newest = max((_revision(found) for found in older), default=0)
         revision = max(_revision(current), newest + 1)
 
+        told = {
+            key: value
+            for key, value in (obj["metadata"].get("annotations") or {}).items()
+            if key not in _OWN_ANNOTATIONS
+        }
+
         def change(target: Obj) -> None:
-            target["metadata"].setdefault("annotations", {})[_REVISION] = str(revision)
+            kept = target["metadata"].setdefault("annotations", {})
+            kept |= told if target["kind"] == "ReplicaSet" else {}
+            kept[_REVISION] = str(revision)
 
         for kind, target in ((REPLICA_SETS, current), (DEPLOYMENTS, obj)):
             meta = target["metadata"]
