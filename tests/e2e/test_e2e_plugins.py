@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from kit_help import Kit
+from kit_help import Kit, lines
 from lab_help import HOSTS
 
 from kitlib import plugins
+from kitlib.errors import PreconditionError
 from kitlib.model import Status, Verdict
 from kitlib.runs import load_run
 
@@ -134,3 +137,58 @@ def test_genie_gives_a_pod_the_networks_that_it_names(kit: Kit) -> None:
         assert "1 received" in kit.on("worker-1", f"ping -c 1 -W 2 {devices[device]}")
     events = kit.on(plane, f"{kubectl} get events --field-selector involvedObject.name=none")
     assert "no configuration of plugin 'weave'" in events
+
+
+def test_settings_of_the_parameters_reach_the_pods(kit: Kit) -> None:
+    kit.clean()
+    wanted = {
+        "plugin": "flannel",
+        "pod_cidr": "10.20.0.0/16",
+        "plugin_backend": "host-gw",
+        "pod_mtu": 1400,
+        "image_registry": "registry.example.net:5000/mirror",
+    }
+    with kit.session(overrides=wanted) as session:
+        for stage in ("reset", "packages", "init", "network", "join", "ready"):
+            session.stage(stage)
+        assert session.stage("verify").verdict is Verdict.PASS
+        again = session.stage("network")
+        session.finish(Verdict.PASS)
+    assert again.changes == (), "what was set is what is compared"
+    said = [text for _, text in notices(session.journal.path)]
+    assert [text.rpartition(" (")[2] for text in said] == [
+        "pod_cidr)", "pod_mtu)", "plugin_backend)", "image_registry)", "image_registry)"
+    ]  # fmt: skip
+    for host in HOSTS:
+        assert "mtu 1400" in kit.on(host, "ip -o link show cni0")
+        assert "flannel.1" not in kit.on(host, "ip -o link show")
+    images = "jsonpath={.spec.template.spec.containers[*].image}"
+    found = kit.kubectl(f"-n kube-flannel get ds kube-flannel-ds -o {images}")
+    assert found.startswith("registry.example.net:5000/mirror/flannel-io/flannel:")
+
+
+def test_an_old_manifest_is_refused_and_goes_on_where_that_is_allowed(kit: Kit) -> None:
+    kit.clean()
+    wanted = {"plugin": "contiv", "kubernetes_version": "1.22.3"}
+    with kit.session(overrides=wanted) as session:
+        for stage in ("reset", "packages", "init"):
+            session.stage(stage)
+        with pytest.raises(
+            PreconditionError, match=r"extensions/v1beta1 \(gone since 1.16\)"
+        ) as caught:
+            session.stage("network")
+        session.finish(Verdict.FAIL)
+    assert "the newest Kubernetes that serves all of it is 1.15" in caught.value.remedy
+    assert kit.kubectl("-n kube-system get ds -o name").split() == ["daemonset.apps/kube-proxy"]
+    with kit.session(overrides={**wanted, "allow_unsupported": True}) as session:
+        session.stage("network")
+        session.finish(Verdict.PASS)
+    said = " ".join(text for _, text in notices(session.journal.path))
+    assert "unsupported, and allowed by allow_unsupported: Contiv" in said
+    assert "DaemonSet kube-system/contiv-netplugin: extensions/v1beta1 -> apps/v1" in said
+
+
+def notices(run_dir: Path) -> list[tuple[str, str]]:
+    """Return (stage, text) of what was said before changes were made."""
+    found = [line for line in lines(run_dir) if line["kind"] == "notice"]
+    return [(line["stage"], line["data"]["text"]) for line in found]
