@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,7 @@ def test_an_address_is_fetched_once_in_a_run_and_a_file_each_time(
     assert server.asked == ["/flannel.yaml"]
     assert (journal.path / "raw/flannel-fetched.yaml").read_text() == TEXT
     assert journal.record()["manifest"] == {
+        "where": f"{server.url}/flannel.yaml",
         "from": [f"{server.url}/flannel.yaml"],
         "sha256": hashlib.sha256(TEXT.encode()).hexdigest(),
     }
@@ -109,6 +111,38 @@ def test_what_is_masked_in_the_record_is_fetched_again(server: Server, tmp_path:
         assert found.objects[0]["data"] == {"password": "hunter2hunter2"}
     assert len(server.asked) == 2
     assert "hunter2" not in (journal.path / "raw/flannel-fetched.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\napi",
+            "cannot be read: it broke off, 97 bytes before",
+        ),
+        (b"SSH-2.0-nothing\r\n", "cannot be read: "),
+        (b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe", "cannot be read: "),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 2000, "more than 0 MB"),
+    ],
+)
+def test_an_answer_that_is_none_is_told(
+    answer: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "MAX_BYTES", 1000)
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(65536)
+            peer.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ParamsError) as caught:
+            fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/x.yaml")
+        thread.join()
+    assert words in str(caught.value)
 
 
 def test_a_wrong_checksum_is_refused(
@@ -184,6 +218,13 @@ def test_a_chart_is_rendered_by_helm_where_it_is(
     journal = Journal.create(tmp_path / "runs", "x", {})
     found = prepared(context(params, journal))
     assert found.objects[0]["data"]["cluster-pool-ipv4-cidr"] == "10.20.0.0/16"
+
+    (folder / "helm.argv").unlink()
+    assert prepared(context(params, journal)).objects == found.objects
+    assert not (folder / "helm.argv").exists(), "once in a run"
+    other = params_of(tmp_path, plugin="cilium", pod_cidr="10.21.0.0/16")
+    prepared(context(other, journal))
+    assert (folder / "helm.argv").exists(), "other values are another manifest"
 
     (folder / "helm.fail").touch()
     with pytest.raises(ParamsError, match="helm could not render it: Error: chart not found"):

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -51,7 +52,7 @@ def prepared(ctx: Context) -> Prepared:
         )
         if not known:
             ctx.journal.keep(fetched_name(ctx.params.plugin), text)
-            source = {"from": list(ctx.params.manifests), "sha256": _digest(text)}
+            source = {"where": where, "from": _sources(ctx.params), "sha256": _digest(text)}
             ctx.journal.update(manifest=source)
     return ctx.manifest
 
@@ -63,15 +64,36 @@ def fetched_name(plugin: str) -> str:
 
 def _of_this_run(ctx: Context) -> tuple[str, str, bool]:
     """Return where the manifest is from, its text, and whether the run's record has it already."""
-    places = ctx.params.manifests
+    sources = _sources(ctx.params)
     known = ctx.journal.record().get("manifest", {})
     kept = ctx.journal.path / "raw" / fetched_name(ctx.params.plugin)
-    if places and all(map(_is_address, places)) and known.get("from") == list(places):
-        text = kept.read_text() if kept.is_file() else ""
+    read_anew = not all(map(_is_address, ctx.params.manifests))  # a file may have been mended
+    if not read_anew and known.get("from") == sources and kept.is_file():
+        text = kept.read_text()
         # Where something in it was masked, what is kept is not what was fetched.
         if known.get("sha256") == _digest(text):
-            return ", ".join(places), text, True
+            return known["where"], text, True
     return *fetch_all(ctx.params), False
+
+
+def _sources(params: Params) -> list[str]:
+    """Return what a manifest comes from: its addresses, or the chart with all that goes into it."""
+    if params.manifests:
+        return list(params.manifests)
+    found = _chart(params)
+    if found is None:
+        return []
+    chart, release = found
+    values = json.dumps(chart_values(chart, params), sort_keys=True)
+    return [chart.repository, chart.name, release.version, params.kubernetes_version, values]
+
+
+def _chart(params: Params) -> tuple[Chart, Release] | None:
+    """Return the plugin's chart and the release that fits; None where it has none."""
+    plugin = plugins.get(params.plugin)
+    nearest = params.allow_unsupported
+    release = plugin.release_for(params.kubernetes_version, nearest=nearest)
+    return (plugin.chart, release) if plugin.chart is not None and release is not None else None
 
 
 def fetch_all(params: Params) -> tuple[str, str]:
@@ -82,12 +104,11 @@ def fetch_all(params: Params) -> tuple[str, str]:
         PreconditionError: A file is not the one that the catalogue knows.
     """
     if not params.manifests:
-        plugin, version = plugins.get(params.plugin), params.kubernetes_version
-        release = plugin.release_for(version, nearest=params.allow_unsupported)
-        if plugin.chart is not None and release is not None:
-            return _rendered(plugin.chart, release, params)
+        if found := _chart(params):
+            return _rendered(*found, params)
         raise ParamsError(
-            f"plugin: {params.plugin}: no known release fits Kubernetes {version}",
+            f"plugin: {params.plugin}: no known release fits Kubernetes "
+            f"{params.kubernetes_version}",
             remedy="choose another version or plugin, or name a manifest as plugin_manifest",
         )
     texts = [fetch(each, _checksum(each, params)) for each in params.manifests]
@@ -109,11 +130,15 @@ def fetch(where: str, sha256: str = "") -> str:
         if _is_address(where):
             request = Request(where, headers={"User-Agent": "kit"})  # noqa: S310 - http(s) only
             with urlopen(request, timeout=FETCH_SECONDS) as answer:  # noqa: S310
-                data = answer.read(MAX_BYTES)
+                data = answer.read(MAX_BYTES + 1)
+                if answer.length and len(data) <= MAX_BYTES:
+                    raise ValueError(f"it broke off, {answer.length} bytes before its end")
         else:
             data = Path(where).read_bytes()
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES // 10**6} MB")
         text = str(data.decode())
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ParamsError(
             f"plugin manifest: {where}: cannot be read: {reason}",
