@@ -403,6 +403,7 @@ def compare(
     """
     from kitlib import comparison as comparing
     from kitlib.comparison_page import write_comparison
+    from kitlib.comparison_plan import plan_comparison
     from kitlib.runs import INDEX
 
     if runs:
@@ -415,7 +416,7 @@ def compare(
     if resume:
         plan, comparison = comparing.resume(paths[0])
     else:
-        plan = comparing.plan_comparison(
+        plan = plan_comparison(
             paths[0],
             plugins,
             rounds=rounds,

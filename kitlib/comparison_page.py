@@ -5,7 +5,6 @@ It is computed from run directories alone, so that it can be made of any of them
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from kitlib.diagnosis.comparison import gather
 from kitlib.errors import ParamsError
 from kitlib.model import failed
 from kitlib.report import Drawn, Listed, drawn, table_of, utc, write_page
-from kitlib.runs import INDEX, load_run, parse_time, runs_in
+from kitlib.runs import INDEX, load_index, load_run, parse_time, runs_in
 
 __all__ = ["newest_comparison", "see", "write_comparison"]
 
@@ -62,7 +61,7 @@ def write_comparison(paths: Sequence[Path], target: Path | None = None) -> Path:
         if not alone:
             raise ParamsError("of several runs: name the file that the page is written to")
         target = paths[0] / "report.html"
-    index = json.loads((paths[0] / INDEX).read_text(encoding="utf-8")) if alone else {}
+    index = load_index(paths[0]) if alone else {}
     content = _content(see(paths), index, paths, target)
     try:
         return write_page("comparison.html.j2", target, content)

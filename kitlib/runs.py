@@ -24,6 +24,7 @@ __all__ = [
     "Run",
     "RunHost",
     "WatchLine",
+    "load_index",
     "load_run",
     "parse_time",
     "runs_in",
@@ -247,6 +248,27 @@ def load_run(path: Path | str) -> Run:
     return Run(root, meta, tuple(entries), damaged)
 
 
+def load_index(path: Path) -> dict[str, Any]:
+    """Return the index of a comparison's directory.
+
+    Raises:
+        PreconditionError: There is none, or it cannot be read.
+    """
+    file = path / INDEX
+    try:
+        index: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for key in ("id", "order", "runs", "candidates", "seed"):
+            index[key]
+    except FileNotFoundError:
+        raise PreconditionError(
+            f"{path}: no {INDEX} in it: a comparison's directory is wanted",
+            remedy="they lie in runs/<cluster>/comparisons/",
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PreconditionError(f"{file}: not a comparison's index: {error!r}") from error
+    return index
+
+
 def runs_in(paths: Iterable[Path]) -> list[Path]:
     """Return run directories: those that are named, and those of the comparisons that are named.
 
@@ -259,8 +281,7 @@ def runs_in(paths: Iterable[Path]) -> list[Path]:
             load_run(path)  # says what is wrong with it
             found.append(path)
             continue
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        runs = [path.resolve().parents[1] / run["run_id"] for run in index["runs"]]
+        runs = [path.resolve().parents[1] / run["run_id"] for run in load_index(path)["runs"]]
         gone = [run.name for run in runs if not run.is_dir()]
         if gone:
             raise PreconditionError(

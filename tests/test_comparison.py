@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from kitlib import comparison
-from kitlib.comparison import Candidate, Comparison, compare, plan_comparison, resume
+from kitlib import comparison, comparison_plan
+from kitlib.comparison import Comparison, compare, resume
+from kitlib.comparison_plan import Candidate, newest_fitting, overrides_for, plan_comparison
 from kitlib.errors import (
     CommandError,
     ConnectError,
@@ -21,6 +22,7 @@ from kitlib.errors import (
     Interrupted,
     KitError,
     ParamsError,
+    PreconditionError,
     RecordError,
 )
 from kitlib.model import Verdict
@@ -58,7 +60,7 @@ def test_all_is_the_whole_catalogue_and_each_on_the_newest_version_it_fits(param
     [("1.17", "1.22", "1.22.17"), ("1.17", "1.99", "1.36.5"), ("1.90", "1.99", "")],
 )
 def test_the_newest_version_of_a_range_is_a_known_one(least: str, most: str, newest: str):
-    assert comparison.newest_fitting(Supported(min=least, max=most)) == newest
+    assert newest_fitting(Supported(min=least, max=most)) == newest
 
 
 def test_each_round_has_every_plugin_once_in_an_order_of_its_own_that_the_seed_gives(params: Path):
@@ -71,7 +73,7 @@ def test_each_round_has_every_plugin_once_in_an_order_of_its_own_that_the_seed_g
 
 def test_the_plugins_of_a_version_stay_together_and_both_are_shuffled():
     candidates = [Candidate(name, "1.15.12" if name in "ab" else "1.36.5") for name in "abcd"]
-    orders = comparison._orders(candidates, 40, 1)
+    orders = comparison_plan._orders(candidates, 40, 1)
     assert {"".join(each) for each in orders} == {
         *("abcd", "bacd", "abdc", "badc"),
         *("cdab", "cdba", "dcab", "dcba"),
@@ -112,8 +114,8 @@ def test_clusters_that_may_not_be_reset_are_not_built_over(params: Path, stated:
 
 
 def test_a_manifest_that_the_file_names_is_its_own_plugins_alone():
-    same = comparison.overrides_for(Candidate("flannel", "1.36.5"), "flannel", {})
-    other = comparison.overrides_for(Candidate("calico", "1.36.5"), "flannel", {})
+    same = overrides_for(Candidate("flannel", "1.36.5"), "flannel", {})
+    other = overrides_for(Candidate("calico", "1.36.5"), "flannel", {})
     assert "plugin_manifest" not in same
     assert (other["plugin_manifest"], other["plugin_backend"]) == ("", "")
 
@@ -300,5 +302,9 @@ def test_an_interrupt_leaves_clean_hosts_and_can_be_gone_on_from(
 
 
 def test_what_is_no_comparison_is_not_gone_on_with(tmp_path: Path):
-    with pytest.raises(ParamsError, match=r"no comparison\.json"):
+    with pytest.raises(PreconditionError, match=r"no comparison\.json"):
         resume(tmp_path)
+    for text in ("{", "[]", '{"id": 1}'):
+        (tmp_path / "comparison.json").write_text(text)
+        with pytest.raises(PreconditionError, match="not a comparison's index"):
+            resume(tmp_path)
