@@ -42,6 +42,7 @@ from kitlib.runs import INDEX, load_index
 from kitlib.session import Session, fail
 from kitlib.stages import STAGE_NAMES
 from kitlib.stages.observe import STEADY_SECONDS, Steady
+from kitlib.unplug import unplug
 
 __all__ = ["Comparison", "RunOf", "compare", "resume"]
 
@@ -275,7 +276,9 @@ def _ends_all(error: KitError, stage: str) -> bool:
 
 
 def _build_and_measure(session: Session, plan: ComparisonPlan) -> None:
-    """Build, measure and remove; whatever happens the hosts are reset before it is said.
+    """Build, measure, take the plugin out, reset; after a failure the hosts are reset too.
+
+    That nothing of the plugin is left is judged before the reset, which would hide it.
 
     The plugin's containers are watched for restarts from Ready to the last packet, which is longer
     than each stage would watch them for itself.
@@ -294,6 +297,7 @@ def _build_and_measure(session: Session, plan: ComparisonPlan) -> None:
         if failed(checks):
             lines = "\n".join(f"  {check}" for check in failed(checks))
             raise ChecksFailed(f"{LATENCY}: the plugin restarted meanwhile\n{lines}")
+        unplug(session)
     except (Interrupted, RecordError):
         raise
     except KitError as error:

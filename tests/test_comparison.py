@@ -198,6 +198,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hosts:
 
     monkeypatch.setattr(comparison, "Session", SimpleNamespace(open=open_session))
     monkeypatch.setattr(comparison, "measure_latency", measure)
+    monkeypatch.setattr(comparison, "unplug", lambda session: session.stage("unplug"))
     monkeypatch.setattr(comparison, "Steady", lambda *_: SimpleNamespace(end=list))
     return standing
 
@@ -264,6 +265,15 @@ def test_what_no_plugin_is_guilty_of_ends_the_comparison(
         go()
     assert {plugin for plugin, _ in hosts.stages} == {first}
     assert made.index["verdict"] == "FAIL"
+
+
+def test_a_plugin_that_cannot_be_taken_out_cleanly_has_failed(
+    hosts: Hosts, begun: tuple[Comparison, Go]
+):
+    _, go = begun
+    hosts.wrong["flannel", "unplug"] = CommandError("cp-1", "ip link delete", 1, "busy")
+    assert {run.plugin for run in go()} == {"flannel"}
+    assert not hosts.dirty
 
 
 def test_a_plugin_that_cuts_the_connection_is_that_plugins_failure(
