@@ -340,6 +340,14 @@ def plugins(
     version: Annotated[
         str, typer.Option("--for", help="Judge for this Kubernetes version.", metavar="VERSION")
     ] = "",
+    manifest: Annotated[
+        bool,
+        typer.Option("--manifest", help="Show its manifest as that version would have to get it."),
+    ] = False,
+    source: Annotated[
+        str,
+        typer.Option("--from", help="Take this manifest, not upstream's.", metavar="ADDRESS|FILE"),
+    ] = "",
     format: FormatOption = Format.text,
 ) -> None:
     """List the network plugins to choose from, or show one whole."""
@@ -347,7 +355,14 @@ def plugins(
     from kitlib.plugins import catalogue, get
 
     known = catalogue()
-    if name and format is Format.json:
+    if (manifest or source) and not (name and manifest):
+        raise ParamsError(
+            "plugins: --manifest shows the one of a plugin that is named, --from says which",
+            remedy="kit plugins romana --manifest --for 1.31",
+        )
+    if name and manifest:
+        sys.stdout.write(pages.manifest(get(name), version, source))
+    elif name and format is Format.json:
         _print_json(get(name).model_dump(mode="json"))
     elif name:
         shown = pages.page(get(name), known, out().width, version)

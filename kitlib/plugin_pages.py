@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kitlib.errors import ParamsError
+from kitlib.manifests import shown_manifest
 from kitlib.plugins import Plugin
 from kitlib.plugins.entry import minor
 from kitlib.plugins.fit import Fits, fit
 from kitlib.plugins.install import Place, Setting
+from kitlib.stages.fetching import fetch_release
 
-__all__ = ["Row", "Section", "as_data", "overview", "page", "rows", "sections"]
+__all__ = ["Row", "Section", "as_data", "manifest", "overview", "page", "rows", "sections"]
 
 NARROW = 112
 """Columns of a terminal below which the table has the short form of itself."""
@@ -101,6 +103,28 @@ def rows(known: Mapping[str, Plugin], version: str = "") -> list[Row]:
     return sorted(
         found, key=lambda row: (fits.index(row.fits), _LIVING.index(row.status), row.plugin)
     )
+
+
+def manifest(plugin: Plugin, version: str = "", source: str = "") -> str:
+    """Return a plugin's manifest as a Kubernetes version would have to get it, as YAML.
+
+    What was changed, and what no manifest can mend, stands above it as comments.
+
+    Args:
+        plugin: The plugin.
+        version: Such as 1.31; empty is the newest that the plugin is known to work with.
+        source: An address or a file to take instead of upstream's.
+
+    Raises:
+        ParamsError: It has no manifest, or none that can be read.
+        PreconditionError: It is not the file that the catalogue knows.
+    """
+    wanted = version or plugin.kubernetes.max
+    _checked(wanted)
+    where, text = fetch_release(plugin, wanted, source)
+    shown, notes = shown_manifest(plugin, wanted, text)
+    above = [f"{plugin.title} for Kubernetes {wanted}, from {where}", *notes]
+    return "".join(f"# {' '.join(line.split())}\n" for line in above) + shown
 
 
 def overview(found: Sequence[Row], width: int, version: str = "") -> RenderableType:

@@ -6,9 +6,11 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from factory import plugin_like
 from rich.console import Console, RenderableType
 
@@ -212,6 +214,12 @@ def test_the_verb_for_scripts(
         (("--for", "new"), "--for new: not a Kubernetes version"),
         (("--for", "new", "calico"), "not a Kubernetes version"),
         (("calicoo",), "did you mean 'calico'"),
+        (("--manifest",), "--manifest shows the one of a plugin that is named"),
+        (("romana", "--from", "x.yaml"), "--manifest shows the one of a plugin that is named"),
+        (("romana", "--manifest", "--for", "new"), "not a Kubernetes version"),
+        (("romana", "--manifest", "--from", "/nonexistent.yaml"), "cannot be read"),
+        (("kubenet", "--manifest"), "kubenet: has no manifest of its own: it is written on hosts"),
+        (("cilium", "--manifest"), "cilium: has no manifest of its own: it is a chart"),
     ],
 )
 def test_the_verb_refuses_what_it_does_not_know(
@@ -222,3 +230,28 @@ def test_the_verb_refuses_what_it_does_not_know(
 ) -> None:
     assert kit(monkeypatch, "plugins", *args) == ParamsError.exit_code
     assert part in capsys.readouterr().err
+
+
+def test_a_manifest_as_another_kubernetes_wants_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "romana.yaml"
+    file.write_text(
+        "apiVersion: extensions/v1beta1\nkind: DaemonSet\n"
+        "metadata: {name: romana-agent, namespace: kube-system}\n"
+        "spec: {template: {metadata: {labels: {romana-app: agent}}, spec: {containers: []}}}\n"
+    )
+    args = ("plugins", "romana", "--manifest", "--for", "1.31", "--from", str(file))
+    assert kit(monkeypatch, *args) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"# Romana for Kubernetes 1.31, from {file}\n# DaemonSet kube-system/")
+    assert "\n# why it was not meant for 1.16 and newer: " in text
+    (shown,) = yaml.safe_load_all(text)
+    assert shown["apiVersion"] == "apps/v1"
+    assert shown["spec"]["selector"] == {"matchLabels": {"romana-app": "agent"}}
+    keys = {each["key"] for each in shown["spec"]["template"]["spec"]["tolerations"]}
+    assert "node.kubernetes.io/not-ready" in keys
+    assert kit(monkeypatch, "plugins", "romana", "--manifest", "--from", str(file)) == 0
+    text = capsys.readouterr().out
+    assert "for Kubernetes 1.15, from" in text
+    assert "apiVersion: extensions/v1beta1" in text, "as it is where that is served"

@@ -13,7 +13,7 @@ from typing import Any
 from kitlib.manifests.objects import Obj, dump, title
 from kitlib.manifests.reading import in_order, read, unique
 from kitlib.manifests.served import in_words, served_as, unserved
-from kitlib.manifests.traps import control_plane_words, not_ready_tolerations
+from kitlib.manifests.traps import control_plane_words, not_ready_tolerations, on_control_planes
 from kitlib.plugins.schema import Plugin
 
 __all__ = ["shown_manifest", "upgrade"]
@@ -48,13 +48,12 @@ def shown_manifest(plugin: Plugin, kubernetes_version: str, text: str) -> tuple[
     notes += changed
     notes += map(str, not_ready_tolerations(objects, plugin, kubernetes_version))
     notes += map(str, control_plane_words(objects, kubernetes_version))
+    notes += map(str, on_control_planes(objects, plugin, kubernetes_version))
     still = in_words(objects, kubernetes_version)
     if still:
         notes.append(f"Kubernetes {kubernetes_version} still does not serve {still}")
     for broken in plugin.kubernetes.broken_on(kubernetes_version):
-        notes.append(
-            f"from {broken.since} on, and no manifest can mend what is in it: {broken.why}"
-        )
+        notes.append(f"why it was not meant for {broken.since} and newer: {broken.why}")
     return dump(in_order(objects)), notes
 
 

@@ -24,10 +24,11 @@ from kitlib import plugins
 from kitlib.errors import ParamsError, PreconditionError
 from kitlib.manifests import Prepared, dump, namespaced, prepare, read
 from kitlib.params import Params
+from kitlib.plugins import Plugin
 from kitlib.plugins.install import Chart, Release
 from kitlib.stages.base import Context
 
-__all__ = ["chart_values", "fetch", "fetch_all", "fetched_name", "prepared"]
+__all__ = ["chart_values", "fetch", "fetch_all", "fetch_release", "fetched_name", "prepared"]
 
 FETCH_SECONDS = 30
 HELM_SECONDS = 300
@@ -113,6 +114,32 @@ def fetch_all(params: Params) -> tuple[str, str]:
         )
     texts = [fetch(each, _checksum(each, params)) for each in params.manifests]
     return ", ".join(params.manifests), "\n---\n".join(texts)
+
+
+def fetch_release(plugin: Plugin, kubernetes_version: str, source: str = "") -> tuple[str, str]:
+    """Return where a plugin's own manifest is, and its text, without a cluster's parameters.
+
+    Args:
+        plugin: The plugin.
+        kubernetes_version: The release that fits it is taken, or else the nearest one.
+        source: An address or a file that is taken instead.
+
+    Raises:
+        ParamsError: The plugin has no manifest, or it cannot be read.
+        PreconditionError: A file is not the one that the catalogue knows.
+    """
+    release = plugin.release_for(kubernetes_version, nearest=True)
+    usual = plugin.manifest_addresses(kubernetes_version, nearest=True)
+    places = (source,) if source else usual
+    if not places:
+        how = "is a chart, which the parameters render" if plugin.chart else "is written on hosts"
+        raise ParamsError(
+            f"{plugin.name}: has no manifest of its own: it {how}",
+            remedy="name a rendered one with --from" if plugin.chart else "",
+        )
+    known = release.sha256 if release and not source else {}
+    texts = [fetch(each, known.get(each.rpartition("/")[2], "")) for each in places]
+    return ", ".join(places), "\n---\n".join(texts)
 
 
 def fetch(where: str, sha256: str = "") -> str:
