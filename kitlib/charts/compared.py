@@ -131,8 +131,10 @@ def difference_matrix(
     ax.tick_params(length=0, colors=INK)
     ax.set_aspect("equal")
     ax.set_frame_on(False)
-    ax.set_ylabel("this one's packets take")
-    ax.set_xlabel("so many percent longer than this one's  (=: no difference, ?: not judged)")
+    ax.set_ylabel("this one's packets take", fontsize=9)
+    ax.set_xlabel(
+        "so many percent longer than this one's  (=: no difference, ?: not judged)", fontsize=9
+    )
     ax.set_title(title, loc="left", fontsize=10.5, color=INK)
     return ax
 

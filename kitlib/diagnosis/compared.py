@@ -90,13 +90,13 @@ class Sight:
         )  # fmt: skip
         axes = picture.subplots(1, 3, width_ratios=[1.15, 1, 1])
         looks = (
-            ("cost", "What pods pay over their hosts, median", ""),
-            ("p50", "Median between pods", "host_p50_ms"),
-            ("p99", "99th percentile between pods", ""),
+            ("cost", "What pods pay over their hosts, median", "", "More than host to host"),
+            ("p50", "Median between pods", "host_p50_ms", "Round-trip time"),
+            ("p99", "99th percentile between pods", "", "Round-trip time"),
         )
-        for at, (value, title, baseline) in enumerate(looks):
+        for at, (value, title, baseline, axis) in enumerate(looks):
             charts.cost_chart(
-                axes[at], table, value=value, factor=factor, unit=f"Round-trip time, {unit}",
+                axes[at], table, value=value, factor=factor, unit=f"{axis}, {unit}",
                 title=title, baseline=baseline, names=at == 0,
             )  # fmt: skip
         return picture
