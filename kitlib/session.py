@@ -31,7 +31,7 @@ from kitlib.fanout import Fanned, fan_out
 from kitlib.inventory import Inventory
 from kitlib.journal import Journal, utc_text
 from kitlib.kube import Kube
-from kitlib.masking import mask
+from kitlib.masking import mask, remember
 from kitlib.model import CommandResult, Outcome, Verdict
 from kitlib.params import Params, load
 from kitlib.reach import open_ssh, open_sudo, unlock
@@ -246,6 +246,7 @@ class Session:
                 )
             return cls(loaded, journal, dry_run=dry_run, rebuild=rebuild, keep=keep, what=what)
         loaded = load(path, given)
+        remember(*loaded.secrets())  # before the first line of the record
         journal = (_joinable(loaded) if by_hand and not given else None) or Journal.create(
             loaded.runs,
             loaded.cluster,

@@ -195,6 +195,8 @@ def test_required_parameters_and_secrets(tmp_path: Path, monkeypatch: pytest.Mon
     given = {"controller": "192.0.2.9", "api_key": "env:A_KEY_OF_MINE"}
     with pytest.raises(errors.ParamsError, match="no such environment variable"):
         params_of(tmp_path, plugin_parameters=given)
+    with pytest.raises(errors.ParamsError, match="the mask of a secret, not its value"):
+        params_of(tmp_path, plugin_parameters={**given, "api_key": MASK})
     monkeypatch.setenv("A_KEY_OF_MINE", "hunter2hunter2")
     params = params_of(tmp_path, plugin_parameters=given)
     assert params.plugin_parameters["api_key"] == "hunter2hunter2"

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from kitlib import plugins
+from kitlib.command import MASK
 from kitlib.params.reading import Written
 from kitlib.params.rules import Finding, wanted_of
 
@@ -74,6 +75,9 @@ def _parameters(plugin: plugins.Plugin, data: Mapping[str, Any]) -> Iterator[Fin
             meant = f"; did you mean {close[0]!r}?" if close else ""
             knows = f"{plugin.name} knows {', '.join(own) or 'none'}"
             yield ("plugin_parameters", name), _HIDDEN, f"unknown parameter, {knows}{meant}"
+        elif value == MASK:
+            rule = "the mask of a secret, not its value: state it in the file, or as env:VARIABLE"
+            yield ("plugin_parameters", name), value, rule
         elif isinstance(value, str) and from_environment(value) is None:
             yield ("plugin_parameters", name), value, "no such environment variable"
     if data.get("plugin_manifest"):

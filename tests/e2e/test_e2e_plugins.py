@@ -88,14 +88,23 @@ def test_a_plugin_builds_carries_packets_and_leaves_nothing(kit: Kit, plugin: st
 def test_programs_that_a_plugin_took_away_are_there_for_the_next_one(kit: Kit) -> None:
     """Nuage's installer empties /opt/cni, where kubernetes-cni had put its programs."""
     kit.clean()
-    with kit.session(
-        overrides={"plugin": "nuage", "kubernetes_version": KUBERNETES["nuage"]}
-    ) as session:
+    token = "nobody-may-read-this-token"
+    wanted = {
+        "plugin": "nuage",
+        "kubernetes_version": KUBERNETES["nuage"],
+        "plugin_parameters": {"token": token},
+    }
+    with kit.session(overrides=wanted) as session:
         for stage in ("reset", "packages", "init", "network"):
             session.stage(stage)
         session.finish(Verdict.PASS)
     first = HOSTS[0]
     assert "bridge" not in kit.on(first, "ls /opt/cni/bin")
+    # The token is a secret: in the cluster's own object and nowhere else.
+    assert token in kit.kubectl("-n kube-system get ds nuage-cni-ds -o yaml")
+    kept = [path for path in session.journal.path.rglob("*") if path.is_file()]
+    assert not [path for path in kept if token.encode() in path.read_bytes()]
+    assert "nuage" not in kit.on(first, "ls /etc/kubekit")
     with kit.session(overrides={"plugin": "flannel"}) as session:
         session.stage("reset")
         again = session.stage("packages")
