@@ -456,6 +456,18 @@ class Session:
         self._kube = None
         self._link.close()
 
+    def reach_anew(self, host: str) -> None:
+        """Return when a new connection to a host works, whatever the open one does.
+
+        Raises:
+            ConnectError: It does not.
+        """
+        ssh = self._new_ssh()
+        try:
+            ssh.run(host, Cmd.of("true"))
+        finally:
+            ssh.close()
+
     def quietly(self, host: str, cmd: Cmd) -> CommandResult:
         """Return what a reading command did, without a record of its own."""
         return self._ssh.run(host, cmd)

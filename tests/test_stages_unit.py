@@ -189,6 +189,23 @@ def test_what_is_planned_is_done_recorded_and_returned(ctx, doors):
     assert doors.forgotten == 3, "what was read before a change is not true any more"
 
 
+def test_what_closes_a_plan_comes_last_and_only_where_all_went_well(ctx, doors):
+    plan = Plan(
+        (change("worker-1", "a"), change("worker-2", "a")),
+        closing=(change("worker-1", "close"),),
+        cleanup=(change("worker-2", "end"),),
+    )
+    outcome = go(Made(plan, [GOOD]), ctx)
+    assert outcome.changes == plan.changes
+    assert doors.ran[2:] == [("worker-1", "do close"), ("worker-2", "do end")]
+    doors.ran.clear()
+    doors.broken["worker-2", "do a"] = 1
+    with pytest.raises(CommandError):
+        go(Made(plan, [GOOD]), ctx)
+    assert ("worker-1", "do close") not in doors.ran
+    assert doors.ran[-1] == ("worker-2", "do end")
+
+
 def test_a_dry_run_performs_nothing_and_prints_the_same_plan(ctx, doors):
     plan = Plan(
         (change("worker-1", "a"), Action(CLUSTER, "make", do=lambda _: pytest.fail("done"))),

@@ -8,7 +8,7 @@ from shlex import quote
 from kitlib import plugins
 from kitlib.facts.sections import command, lines_of, needs, section, split
 
-__all__ = ["COMMAND", "FLAVOURS", "SCRIPT", "Leftovers", "parse"]
+__all__ = ["COMMAND", "FLAVOURS", "HOST_NETWORK", "SCRIPT", "Leftovers", "parse"]
 
 FLAVOURS = "iptables ip6tables iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft"
 """Every name that iptables may have: what a cluster left can be in either of its flavours."""
@@ -16,6 +16,8 @@ _PATHS = " ".join(plugins.leftover_paths())
 _PROGRAMS = " ".join(p for p in plugins.leftover_paths() if p.startswith("/opt/cni/bin/"))
 _COMMENTS = " ".join(f"-e {quote(text)}" for text in plugins.leftover_comments())
 _UNITS = "/etc/systemd/system"
+HOST_NETWORK = "/etc/kubekit/host-network.sh"
+"""Puts a host's own address back where a plugin moved it; kept as long as the plugin is there."""
 
 SCRIPT = "".join(
     (
@@ -49,6 +51,7 @@ SCRIPT = "".join(
             "leftovers.units",
             f"if [ -d {_UNITS} ]; then ls -1 {_UNITS} | sed -n '/^kubekit-.*\\.service$/p'; fi",
         ),
+        section("leftovers.network", f"ls -1 {HOST_NETWORK} 2>/dev/null || true"),
         section("leftovers.nft", needs("nft", "nft list tables")),
         section("leftovers.ipsets", needs("ipset", "ipset list -n")),
         section(
@@ -82,6 +85,7 @@ class Leftovers:
         units: The kit's own systemd units.
         packaged: Known plugins' programs that a package of the system brought.
         ovs_bridges: Open vSwitch bridges, by name.
+        host_network: The program that puts the host's own address back, where the kit wrote it.
     """
 
     paths: tuple[str, ...]
@@ -95,6 +99,7 @@ class Leftovers:
     units: tuple[str, ...] | None = None
     packaged: tuple[str, ...] | None = None
     ovs_bridges: tuple[str, ...] | None = None
+    host_network: str = ""
 
 
 def parse(text: str) -> Leftovers:
@@ -113,4 +118,5 @@ def parse(text: str) -> Leftovers:
         units=lines_of(sections, "leftovers.units"),
         packaged=lines_of(sections, "leftovers.packaged"),
         ovs_bridges=lines_of(sections, "leftovers.bridges"),
+        host_network=next(iter(lines_of(sections, "leftovers.network") or ()), ""),
     )

@@ -270,7 +270,8 @@ class _Work:
         who = self.plugin.title
         if hazards.moves_host_address:
             self.told.append(
-                f"{who} moves the host's own address to a bridge, which can cut SSH off"
+                f"{who} moves the host's own address to a bridge, which can cut SSH off: each host "
+                "gets a way back before, which puts the address back by itself"
             )
         if hazards.cni_directory:
             self.told.append(f"{who}: other plugins' files: {hazards.cni_directory}")

@@ -284,6 +284,8 @@ class Timeouts(_Part):
     """A node's pods gone, when its host is removed; disruption budgets may hold them back."""
     unplug: Seconds = 300
     """A plugin's objects and pods gone, when it is taken out of the cluster."""
+    revert: Seconds = 900
+    """A plugin that moves the host's address: how long until the host puts it back by itself."""
     reconnect: Seconds = 60
     """A host out of reach while a command runs on it; the command runs on, and is found again."""
 

@@ -34,18 +34,26 @@ def unit_path(what: str) -> str:
     return f"{DIRECTORY}/{unit_name(what)}.service"
 
 
-def unit_text(description: str, command: str) -> str:
-    """Return a unit that runs a command from the host's start on, and again when it dies."""
+def unit_text(
+    description: str, command: str, *, again: bool = True, after: str = "network.target"
+) -> str:
+    """Return a unit that runs a command from the host's start on.
+
+    Args:
+        description: What it is.
+        command: The command.
+        again: Whether it is started again whenever it ends.
+        after: The units behind which it starts.
+    """
+    restart = "Restart=always\nRestartSec=5\n" if again else ""
     return f"""\
 [Unit]
 Description={description}
-After=network.target
+After={after}
 
 [Service]
 ExecStart={command}
-Restart=always
-RestartSec=5
-
+{restart}
 [Install]
 WantedBy=multi-user.target
 """

@@ -54,6 +54,9 @@ class Doors(Protocol):
     def forget_kube(self) -> None:
         """Drop the connection to the API: the cluster behind it changes."""
 
+    def reach_anew(self, host: str) -> None:
+        """Return when a new connection to a host works, whatever the open one does."""
+
     def quietly(self, host: str, cmd: Cmd) -> CommandResult:
         """Return what a reading command did, without a record of its own."""
 
@@ -127,6 +130,7 @@ class Plan:
         actions: The changes in order; a target's actions run one after another, targets side by
             side, those of the cluster first.
         reason: Why nothing is to be done, or what made the changes necessary.
+        closing: Actions performed behind all others, where these ended well.
         cleanup: Actions performed at the end whatever happened before (a token is deleted).
         notices: What a person should know before the changes are made, one line each.
     """
@@ -135,11 +139,12 @@ class Plan:
     reason: str = ""
     cleanup: tuple[Action, ...] = ()
     notices: tuple[str, ...] = ()
+    closing: tuple[Action, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
         """The changes as they are recorded and shown."""
-        return tuple(action.change for action in (*self.actions, *self.cleanup))
+        return tuple(action.change for action in (*self.actions, *self.closing, *self.cleanup))
 
 
 @dataclass
@@ -338,26 +343,12 @@ class Stage(ABC):
         Raises:
             KitError: The first failure, after every target has ended; all are in `ctx.failures`.
         """
-        by_target: dict[str, list[Action]] = {}
-        for action in plan.actions:
-            by_target.setdefault(action.target, []).append(action)
-
-        def work(target: str) -> None:
-            ctx.journal.event("host.started", host=target)
-            try:
-                for action in by_target[target]:
-                    ctx.perform(action)
-            except BaseException as error:
-                ctx.journal.event("host.ended", host=target, ok=False, reason=str(error))
-                raise
-            ctx.journal.event("host.ended", host=target, ok=True)
-
+        first, closing = _by_target(plan.actions), _by_target(plan.closing)
         try:
             # What the cluster needs comes first: the hosts' actions rely on it.
-            for targets in self.turns(ctx, tuple(by_target)):
-                fanned = fan_out(work, [name for name in targets if name in by_target])
-                ctx.failures.update(fanned.errors)
-                fanned.raise_first()
+            for targets in self.turns(ctx, tuple(first)):
+                _side_by_side(ctx, {name: first[name] for name in targets if name in first})
+            _side_by_side(ctx, closing)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 ctx.doors.end_commands()
@@ -372,6 +363,31 @@ class Stage(ABC):
             raise
         for action in plan.cleanup:
             ctx.perform(action)
+
+
+def _by_target(actions: Sequence[Action]) -> dict[str, list[Action]]:
+    found: dict[str, list[Action]] = {}
+    for action in actions:
+        found.setdefault(action.target, []).append(action)
+    return found
+
+
+def _side_by_side(ctx: Context, by_target: Mapping[str, Sequence[Action]]) -> None:
+    """Do each target's actions one after another, the targets side by side."""
+
+    def work(target: str) -> None:
+        ctx.journal.event("host.started", host=target)
+        try:
+            for action in by_target[target]:
+                ctx.perform(action)
+        except BaseException as error:
+            ctx.journal.event("host.ended", host=target, ok=False, reason=str(error))
+            raise
+        ctx.journal.event("host.ended", host=target, ok=True)
+
+    fanned = fan_out(work, list(by_target))
+    ctx.failures.update(fanned.errors)
+    fanned.raise_first()
 
 
 def _api_answers(ctx: Context) -> Check:

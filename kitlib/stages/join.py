@@ -18,7 +18,7 @@ from kitlib.inventory import Host
 from kitlib.kube import Obj
 from kitlib.model import CLUSTER, Check, failed
 from kitlib.software.proxy import environment
-from kitlib.stages import etcd
+from kitlib.stages import etcd, way_back
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.broken_off import stop_where_broken_off
 from kitlib.stages.configuration import (
@@ -80,6 +80,7 @@ class Join(Stage):
         actions = [_create(main, token, len(missing))]
         if key is not None:
             actions.append(_upload(ctx, main, facts[main.name], key))
+        actions += way_back.arms(ctx, [host.name for host in missing])
         for host in missing:
             actions += [_join(ctx, main, host, facts, token, key), *mark(ctx, host, None)]
         cleanup = [

@@ -27,6 +27,7 @@ from kitlib.plugins import (
     renamed_suffixes,
 )
 from kitlib.plugins.schema import matches
+from kitlib.software import way_back
 from kitlib.software.units import remove_units, unit_name
 from kitlib.stages.base import Action
 
@@ -64,6 +65,7 @@ def removals(name: str, here: HostFacts, whose: Whose) -> list[Action]:
     devices = _devices(here, whose)
     parts = (
         _units(name, here, whose),
+        _own_network(name, here, whose),
         _files(name, here, whose),
         _renamed(name, here, whose),
         _ipvs(name, here, whose),
@@ -84,11 +86,31 @@ def _units(name: str, here: HostFacts, whose: Whose) -> Action | None:
     """Return the end of the kit's own units, which would bring back what they keep."""
     units = here.leftovers.units or ()
     if whose.plugin is not None:
-        units = tuple(u for u in units if u == f"{unit_name(whose.plugin.name)}.service")
+        own = {f"{unit_name(whose.plugin.name)}.service"}
+        own |= {way_back.UNIT} if whose.plugin.hazards.moves_host_address else set()
+        units = tuple(unit for unit in units if unit in own)
     if not units:
         return None
     what = f"stop and remove the kit's units: {', '.join(units)}"
     return Action(name, what, remove_units(*units))
+
+
+def _own_network(name: str, here: HostFacts, whose: Whose) -> Action | None:
+    """Return the way back of the host's own address, before what a plugin moved it to goes."""
+    program = here.leftovers.host_network
+    moves = whose.plugin is None or whose.plugin.hazards.moves_host_address
+    if not program or not moves:
+        return None
+    command = script(
+        'sh "$1" && rm -f "$@"',
+        program,
+        way_back.BOOT,
+        way_back.FIRED,
+        mutates=True,
+        label=f"sh {program}",
+    )
+    what = "put the host's own address and routes back where they were before the plugin came"
+    return Action(name, what, command)
 
 
 def _files(name: str, here: HostFacts, whose: Whose) -> Action | None:

@@ -8,14 +8,16 @@ the nodes that exist.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kitlib import checks
 from kitlib.kube import Obj
 from kitlib.model import CLUSTER, Check, Status, failed
-from kitlib.stages import marks, per_node
+from kitlib.stages import marks, per_node, way_back
 from kitlib.stages.applying import apply_actions, missing, remove_files
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.fetching import prepared
-from kitlib.stages.observe import Steady, wait_for_workloads, workload_objects
+from kitlib.stages.observe import Steady, in_the_cluster, wait_for_workloads, workload_objects
 
 __all__ = ["Network", "manifest_check"]
 
@@ -46,12 +48,26 @@ class Network(Stage):
         lacking = missing(ctx, manifest.objects)
         labels = marks.plugin_labels(ctx)
         if not lacking and not labels:
-            return Plan(reason=f"every object of {manifest.where} is in the cluster as wanted")
+            # A run that was broken off may have left the hosts' way back armed.
+            done = way_back.call_offs(ctx, way_back.armed(ctx))
+            return Plan(
+                tuple(done), f"every object of {manifest.where} is in the cluster as wanted"
+            )
+        hosts = in_the_cluster(ctx) or [ctx.administrator.name]
         return Plan(
-            (*labels, *(apply_actions(ctx, manifest, lacking) if lacking else ())),
+            (
+                *way_back.arms(ctx, hosts),
+                *labels,
+                *(apply_actions(ctx, manifest, lacking) if lacking else ()),
+            ),
+            closing=tuple(way_back.call_offs(ctx, hosts)),
             cleanup=remove_files(ctx, manifest) if lacking else (),
             notices=manifest.lines,
         )
+
+    def turns(self, ctx: Context, targets: Sequence[str]) -> list[list[str]]:
+        """Return the turns: what the other hosts need before the plugin comes is theirs first."""
+        return way_back.turns(targets, ctx.administrator.name)
 
     def check(self, ctx: Context) -> list[Check]:
         """Return whether every object is there and what can run on the nodes that exist runs."""

@@ -13,7 +13,7 @@ from kitlib import checks
 from kitlib.command import Cmd
 from kitlib.facts import HostFacts
 from kitlib.model import Check, Status
-from kitlib.stages import per_node
+from kitlib.stages import per_node, way_back
 from kitlib.stages.base import Context, Plan, Stage
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import (
@@ -39,14 +39,22 @@ class Ready(Stage):
     judges_the_rest = True
 
     def only_looks(self, ctx: Context) -> bool:
-        """Return whether it only watches: a network without a manifest is written here."""
-        return ctx.plugin.per_node is None
+        """Return whether it only watches.
+
+        A network without a manifest is written here, and the way back from a plugin that moves the
+        hosts' address is called off.
+        """
+        return ctx.plugin.per_node is None and not way_back.is_needed(ctx)
 
     def plan(self, ctx: Context) -> Plan:
         """Return what a network without a manifest needs on each host; else the empty plan."""
         if ctx.plugin.per_node is not None:
             return per_node.plan(ctx)
-        return Plan(reason="ready only watches")
+        # Those that joined since the network stage; in a dry run, those that would.
+        unready = [host.name for host in ctx.hosts if host.name not in in_the_cluster(ctx)]
+        hosts = [*way_back.armed(ctx), *(unready if ctx.read_only else ())]
+        done = way_back.call_offs(ctx, hosts)
+        return Plan(tuple(done), "" if done else "ready only watches")
 
     def check(self, ctx: Context) -> list[Check]:
         """Return the judged state, after waiting for it up to `timeouts.ready` seconds."""

@@ -16,6 +16,7 @@ from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, Check, Status
 from kitlib.plugins.schema import matches
 from kitlib.retry import Deadline
+from kitlib.stages import way_back
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.configuration import KUBECONFIG
 from kitlib.stages.leftovers import Whose, removals
@@ -90,8 +91,10 @@ class Unplug(Stage):
 
         Raises:
             ParamsError: The manifest cannot be read, and the control plane has no copy of it.
+            PreconditionError: A host took its way back from the plugin, and its kubelet is stopped.
         """
         kube = ctx.kube()
+        way_back.stop_where_taken(ctx, in_the_cluster(ctx))
         objects = there(ctx)
         on_hosts = [action for actions in traces(ctx).values() for action in actions]
         pods = cut_off(kube).ended if objects or on_hosts else {}

@@ -114,3 +114,24 @@ def test_a_finalizer_that_nobody_serves_is_named_and_the_same_command_goes_on(ki
         '-p \'{"metadata":{"finalizers":null}}\''
     )
     kit.call("unplug", "{params}").passed()
+
+
+def test_hosts_have_a_way_back_while_ovn_comes_and_nothing_of_it_stays(kit: Kit) -> None:
+    """In the lab OVN leaves the hosts' address where it is; the kit does not know that."""
+    kit.stand("init")
+    with kit.session(overrides={"plugin": "ovn"}) as session:
+        outcomes = {name: session.stage(name) for name in ("reset", "packages", "init")}
+        outcomes |= {name: session.stage(name) for name in ("network", "join", "ready", "verify")}
+        session.finish(Verdict.PASS)
+    told_of = {name: [(c.target, c.what) for c in each.changes] for name, each in outcomes.items()}
+    network = [(host, what.split(" ")[0]) for host, what in told_of["network"]]
+    assert network[0] == (CONTROL_PLANE, "arm")
+    assert network[-1] == (CONTROL_PLANE, "call")
+    armed = {host for host, what in told_of["join"] if what.startswith("arm a way back")}
+    assert armed == {host for host, _ in told_of["ready"]} == {*HOSTS[1:]}
+    look = "ls /etc/kubekit /etc/systemd/system | grep -E 'way-back|host-network' || true"
+    assert set(kit.everywhere(look).values()) == {"host-network.sh\n"}
+    with kit.session(overrides={"plugin": "ovn"}) as session:
+        assert session.stage("network").changes == session.stage("ready").changes == ()
+    kit.call("unplug", "{params}", "--plugin", "ovn").passed()
+    assert set(kit.everywhere(look).values()) == {""}
