@@ -57,7 +57,7 @@ def test_every_kind_of_upstreams_manifests_is_taken_and_refused_by_version(
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_manifest_of_upstream_is_taken_and_refused_by_version(
     found: list[upstream.Manifest], tmp_path: Path
 ) -> None:

@@ -81,6 +81,7 @@ async def test_init_prints_writes_and_creates_what_was_recorded(control):
             "node-role.kubernetes.io/master"
         }
         sets = await api.get("/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy")
+        assert {e["manager"] for e in sets["metadata"]["managedFields"]} == {"kubeadm"}
         assert sets["spec"]["template"]["spec"]["hostNetwork"] is True
     finally:
         await api.close()

@@ -59,15 +59,23 @@ class ApiClient:
         context: TLS with the cluster's CA and, where there is one, the client certificate.
         token: Bearer token; empty for certificate credentials.
         ca: The cluster's CA (PEM), for clients of the same server with another identity.
+        program: The program's name: it owns in managedFields what it writes.
     """
 
     def __init__(
-        self, server: str, context: ssl.SSLContext | None, token: str = "", ca: str = ""
+        self,
+        server: str,
+        context: ssl.SSLContext | None,
+        token: str = "",
+        ca: str = "",
+        program: str = "kubeadm",
     ) -> None:
         self.server = server.rstrip("/")
         self._context = context
         self._ca = ca
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"User-Agent": f"{program}/lab (emulated)"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -95,12 +103,13 @@ class ApiClient:
                 pem.write(cert + b"\n" + key)
                 pem.flush()
                 tls.load_cert_chain(pem.name)
-        return cls(server, tls, str(user.get("token", "")), ca.decode())
+        program = "kubelet" if "kubelet" in path.name else "kubeadm"
+        return cls(server, tls, str(user.get("token", "")), ca.decode(), program)
 
     def with_token(self, token: str) -> ApiClient:
         """Return a client of the same server that shows a bearer token and no certificate."""
         tls = ssl.create_default_context(cadata=self._ca) if self._ca else self._context
-        return ApiClient(self.server, tls, token, self._ca)
+        return ApiClient(self.server, tls, token, self._ca, "Go-http-client")
 
     async def close(self) -> None:
         """Close the connections."""
