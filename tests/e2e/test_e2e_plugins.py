@@ -43,9 +43,10 @@ def agents_started_anew(kit: Kit, plugin: str) -> None:
     for load in loads:
         labels = ",".join(f"{key}={value}" for key, value in load.selector.items())
         kit.kubectl(f"delete pod -n {load.namespace} -l {labels}")
-    for load in loads:
-        name = f"daemonset/{load.name}"
-        kit.kubectl(f"rollout status -n {load.namespace} {name} --timeout=60s")
+    for load in loads:  # not by `rollout status`: Contiv's are updated on delete only
+        name = f"-n {load.namespace} daemonset/{load.name}"
+        wanted = kit.kubectl(f"get {name} -o jsonpath={{.status.desiredNumberScheduled}}")
+        kit.kubectl(f"wait {name} --for=jsonpath={{.status.numberReady}}={wanted} --timeout=60s")
 
 
 @pytest.mark.parametrize("plugin", sorted(KUBERNETES))
