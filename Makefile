@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit newest bench compare faults upstream lock clean
+.PHONY: help demo test check unit newest bench compare faults upstream docs lock clean
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
 
@@ -48,6 +48,9 @@ faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then
 
 upstream: $(VENV)/.installed  ## Upstream's manifests on every version of the lab's API (writes docs/manifests.md).
 	$(BIN)/python tests/lab/upstream.py --write docs/manifests.md
+
+docs: $(VENV)/.installed  ## Write docs/plugins.md and the README's table of plugins from the catalogue.
+	$(BIN)/python docs/plugins.py
 
 lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest supported one.
 	$(PYTHON) -m venv $(VENV)-lock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -155,3 +156,26 @@ def test_no_file_names_a_package_registry_or_a_machine():
             continue
         wrong += [f"{path.relative_to(ROOT)}: {word}" for word in forbidden if word in text]
     assert wrong == []
+
+
+def test_what_is_written_from_the_catalogue_is_up_to_date():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs/plugins.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_row_of_that_page_has_its_cells():
+    """A | in a text would make one more."""
+    cells = 0
+    for line in document("docs/plugins.md").splitlines():
+        if not line.startswith("|"):
+            cells = 0
+            continue
+        found = len(re.findall(r"(?<!\\)\|", line))
+        assert found == (cells or found), line
+        cells = found
