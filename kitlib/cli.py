@@ -348,24 +348,28 @@ def plugins(
         str,
         typer.Option("--from", help="Take this manifest, not upstream's.", metavar="ADDRESS|FILE"),
     ] = "",
+    params: Annotated[
+        Path, typer.Option("--params", help="The file beside whose plugins/ your own ones lie.")
+    ] = LAB_PARAMS,
     format: FormatOption = Format.text,
 ) -> None:
     """List the network plugins to choose from, or show one whole."""
     from kitlib import plugin_pages as pages
-    from kitlib.plugins import catalogue, get
+    from kitlib.params import catalogue_beside
+    from kitlib.session import find_params
 
-    known = catalogue()
+    known = catalogue_beside(find_params(params))
     if (manifest or source) and not (name and manifest):
         raise ParamsError(
             "plugins: --manifest shows the one of a plugin that is named, --from says which",
             remedy="kit plugins romana --manifest --for 1.31",
         )
     if name and manifest:
-        sys.stdout.write(pages.manifest(get(name), version, source))
+        sys.stdout.write(pages.manifest(known.named(name), version, source))
     elif name and format is Format.json:
-        _print_json(get(name).model_dump(mode="json"))
+        _print_json(known.named(name).model_dump(mode="json"))
     elif name:
-        shown = pages.page(get(name), known, out().width, version)
+        shown = pages.page(known.named(name), known, out().width, version)
         out().print(shown, soft_wrap=True)
     elif format is Format.json:
         _print_json(pages.as_data(pages.rows(known, version)))

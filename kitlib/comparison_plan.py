@@ -12,8 +12,7 @@ from pathlib import Path
 from kitlib.errors import GuardError, ParamsError
 from kitlib.model import Verdict
 from kitlib.params import load
-from kitlib.plugins import Plugin, catalogue
-from kitlib.plugins import get as get_plugin
+from kitlib.plugins import Catalogue, Plugin
 from kitlib.plugins.entry import Supported
 from kitlib.runs import INDEX
 from kitlib.session import find_params
@@ -146,7 +145,9 @@ def plan_comparison(
     file = find_params(params)
     base: dict[str, object] = {"confirm_reset": confirm} if confirm else {}
     stated = load(file, base)
-    candidates = tuple(_candidate(each, kubernetes_version) for each in _named(plugins))
+    candidates = tuple(
+        _candidate(each, kubernetes_version) for each in _named(plugins, stated.catalogue)
+    )
     problems = []
     for each in candidates:
         try:
@@ -188,16 +189,16 @@ def overrides_for(candidate: Candidate, own: str, base: Mapping[str, object]) ->
     return {**base, **mine, **other}
 
 
-def _named(plugins: str) -> list[Plugin]:
+def _named(plugins: str, known: Catalogue) -> list[Plugin]:
     if plugins == ALL:
-        return list(catalogue().values())
+        return list(known.values())
     names = [name.strip() for name in plugins.split(",") if name.strip()]
     if not names:
         raise ParamsError(f"option --plugins: {plugins!r}: no plugin named; {ALL} means every one")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ParamsError(f"option --plugins: {', '.join(twice)}: named twice")
-    return [get_plugin(name) for name in names]
+    return [known.named(name) for name in names]
 
 
 def _candidate(plugin: Plugin, version: str) -> Candidate:

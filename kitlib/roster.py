@@ -63,7 +63,7 @@ def take_roster(params: Params, *, ask: Callable[[], str] | None = None) -> Rost
         if ask is not None:
             unlock(params, ssh, sudo, ask)
         fanned = fan_out(
-            lambda name: host_facts.gather(name, lambda cmd: ssh.run(name, cmd)),
+            lambda name: host_facts.gather(name, lambda cmd: ssh.run(name, cmd), params.catalogue),
             [host.name for host in params.hosts],
         )
     rows = (

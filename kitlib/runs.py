@@ -6,6 +6,7 @@ stage), because the runs that people look at hardest are the ones that went wron
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -15,7 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from kitlib.errors import PreconditionError
+from kitlib.plugins import Catalogue, Plugin, catalogue
 
 __all__ = [
     "INDEX",
@@ -139,6 +143,16 @@ class Run:
     def plugin(self) -> str:
         """The network plugin's name; empty when the run died before it was known."""
         return self._text("plugin")
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The plugins as this run knew them: the kit's, and the user's own that took part."""
+        own = self.meta.get("own_plugins")
+        found = {}
+        for name, entry in own.items() if isinstance(own, dict) else ():
+            with contextlib.suppress(ValidationError):  # of another release of the kit
+                found[str(name)] = Plugin.model_validate(entry)
+        return catalogue().and_own(found)
 
     @property
     def plugin_delegate(self) -> str:

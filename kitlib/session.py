@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -75,6 +76,12 @@ def find_params(path: str | Path) -> Path:
         if (folder / wanted).is_file():
             return folder / wanted
     return wanted
+
+
+def _own_plugins(params: Params) -> dict[str, Any]:
+    """Return the user's own plugins that take part: the record is read where they are not."""
+    wanted = {params.plugin, params.wanted_plugin.needs.delegate} & params.catalogue.own
+    return {name: params.catalogue[name].model_dump(mode="json") for name in sorted(wanted)}
 
 
 class Link:
@@ -261,6 +268,7 @@ class Session:
                 "dry_run": dry_run,
                 "by_hand": by_hand,
                 "plugin": loaded.plugin,
+                "own_plugins": _own_plugins(loaded),
                 "unsupported": unsupported(loaded, loaded.wanted_plugin),
                 "pod_cidr": str(loaded.effective_pod_cidr),
                 "kubernetes_version": loaded.kubernetes_version,
@@ -535,7 +543,7 @@ class Session:
         self.journal.event("progress", host="cluster", text=f"API: reached {how}: {why}")
 
     def _gather(self, name: str) -> HostFacts:
-        return host_facts.gather(name, lambda cmd: self.run(name, cmd))
+        return host_facts.gather(name, lambda cmd: self.run(name, cmd), self.params.catalogue)
 
     def _mask_password(self) -> None:
         if self._sudo and self._sudo.password:

@@ -11,7 +11,7 @@ import yaml
 from kitlib import facts
 from kitlib.facts import HostFacts
 from kitlib.facts.sections import split
-from kitlib.plugins import Plugin, get
+from kitlib.plugins import Catalogue, Plugin, catalogue, get
 
 CASES = Path(__file__).parent / "data/facts"
 SUBJECTS = {
@@ -44,6 +44,7 @@ def host_facts(
     *,
     at: tuple[float, float] | None = None,
     sections: Any = None,
+    known: Catalogue | None = None,
     **cases: str,
 ) -> HostFacts:
     """Return a host's facts.
@@ -52,6 +53,7 @@ def host_facts(
         name: The host's name.
         at: The asking machine's time before and after.
         sections: Section name -> text that replaces it.
+        known: The plugins by which files and devices are told apart; None is the kit's.
         cases: Subject -> name of the golden case to take instead of the healthy one.
     """
     chosen = {**SUBJECTS, **cases}
@@ -64,7 +66,7 @@ def host_facts(
     for part, body in (sections or {}).items():
         found[part] = (body, 0)
     whole = "".join(f"@@ {part}\n{body}\n@@ = {rc}\n" for part, (body, rc) in found.items())
-    return facts.parse(name, whole, at=at)
+    return facts.parse(name, whole, known or catalogue(), at=at)
 
 
 def plugin_like(name: str, changes: Any = None) -> Plugin:

@@ -159,7 +159,7 @@ def test_a_wrong_checksum_is_refused(
     data = plugins.get("flannel").model_dump(mode="json", exclude_none=True)
     data["manifest"] = {"addresses": [f"{server.url}/upstream.yml"], "versions": [release]}
     data["pod_cidr"]["stated_in"] = None
-    known = {**plugins.catalogue(), "flannel": Plugin.model_validate(data)}
+    known = plugins.catalogue().and_own({"flannel": Plugin.model_validate(data)})
     monkeypatch.setattr(plugins, "catalogue", lambda: known)
     with pytest.raises(PreconditionError, match="the catalogue knows 1111"):
         fetch_all(params_of(tmp_path))

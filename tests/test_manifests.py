@@ -168,19 +168,15 @@ def test_the_parameters_judge_the_plugins_own_words(tmp_path: Path) -> None:
 @pytest.fixture
 def with_parameters(monkeypatch: pytest.MonkeyPatch) -> Plugin:
     """The catalogue with a flannel that wants a controller and a key."""
-    from kitlib.params import plugin as rules
-
     places = [{"placeholder": "__X__"}]
     wanted = [
         {"name": "controller", "what": "an address", "places": places},
         {"name": "api_key", "what": "a key", "places": places, "secret": True},
     ]
     made = plugin_of("flannel", {"parameters": wanted})
-    known = {**plugins.catalogue(), "flannel": made}
+    known = plugins.Catalogue({**plugins.catalogue(), "flannel": made})
     monkeypatch.setattr(plugins, "catalogue", lambda: known)
-    rules.secret_parameters.cache_clear()
-    yield made
-    rules.secret_parameters.cache_clear()
+    return made
 
 
 @pytest.mark.usefixtures("with_parameters")

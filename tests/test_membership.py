@@ -22,6 +22,7 @@ from kitlib.errors import (
 from kitlib.fanout import Fanned
 from kitlib.inventory import Host, Inventory, Role
 from kitlib.journal import Journal
+from kitlib.plugins import catalogue
 from kitlib.plugins import get as get_plugin
 from kitlib.stages import situation
 from kitlib.stages.situation import Situation
@@ -164,7 +165,8 @@ def test_what_lies_on_a_host_outside_says_nothing_of_the_cluster() -> None:
     """A new host that had another plugin once must not make a build want to reset the cluster."""
     outside = host_facts("new-7", cni="flannel")
     inside = replace(outside, kubeadm=facts("w-1").kubeadm)
-    ctx: Any = SimpleNamespace(plugin=get_plugin("kube-router"))
+    params = SimpleNamespace(catalogue=catalogue())
+    ctx: Any = SimpleNamespace(plugin=get_plugin("kube-router"), params=params)
     kube: Any = SimpleNamespace(find=lambda path: None)
     assert situation._other_plugin(ctx, {"new-7": outside}, kube) == ""
     assert "of flannel, wanted is kube-router" in situation._other_plugin(

@@ -220,7 +220,7 @@ def test_the_configuration_is_what_the_bridge_program_takes() -> None:
     assert read["name"] == "kubenet"
     assert (bridge["bridge"], bridge["mtu"], portmap["type"]) == ("cbr0", 1400, "portmap")
     assert bridge["ipam"]["ranges"] == [[{"subnet": "10.244.1.0/24"}]]
-    assert plugins.owner_of_cni_file("x.conflist", json.dumps(read)) == "kubenet"
+    assert plugins.catalogue().owner_of_cni_file("x.conflist", json.dumps(read)) == "kubenet"
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,10 @@ def test_files_and_devices_are_one_plugins_alone(name: str) -> None:
     """Whose a name is must not depend on the order in which plugins are asked."""
     plugin = plugins.get(name)
     for file in one_of((*plugin.cni.files, *plugin.cni.extra_files)):
-        assert plugins.owner_of_cni_file(file) == name
+        assert plugins.catalogue().owner_of_cni_file(file) == name
     for device in one_of(plugin.interfaces.owned):
-        assert name in SHARED.get(device, {plugins.owner_of_interface(device)})
-        assert not plugins.foreign_interfaces(plugin, [device])
+        assert name in SHARED.get(device, {plugins.catalogue().owner_of_interface(device)})
+        assert not plugins.catalogue().foreign_interfaces(plugin, [device])
     for path in plugin.leftovers.paths:
         others = [each for each in plugins.catalogue().values() if each.name != name]
         # A program in /opt/cni/bin may come with several.
@@ -298,12 +298,12 @@ def test_nearest_release_where_none_fits() -> None:
     ],
 )
 def test_owner_of_a_device(device: str, owner: str) -> None:
-    assert plugins.owner_of_interface(device) == owner
+    assert plugins.catalogue().owner_of_interface(device) == owner
 
 
 def test_foreign_devices() -> None:
     names = ["lo", "eth0", "cni0", "flannel.1", "kube-bridge", "veth1"]
-    found = plugins.foreign_interfaces(plugins.get("kube-router"), names)
+    found = plugins.catalogue().foreign_interfaces(plugins.get("kube-router"), names)
     assert found == {"cni0": "flannel", "flannel.1": "flannel"}
 
 
@@ -323,7 +323,7 @@ def test_foreign_devices() -> None:
     ],
 )
 def test_owner_of_a_cni_file(file: str, config: dict[str, object], owner: str) -> None:
-    assert plugins.owner_of_cni_file(file, json.dumps(config)) == owner
+    assert plugins.catalogue().owner_of_cni_file(file, json.dumps(config)) == owner
 
 
 def test_a_file_that_is_no_json_has_no_types() -> None:
@@ -336,7 +336,7 @@ GENIE = plugins.get("cni-genie")
 
 def test_a_plugin_that_calls_another_is_one_with_it() -> None:
     flannel = plugins.get("flannel")
-    both = plugins.wanted("cni-genie")
+    both = plugins.catalogue().wanted("cni-genie")
     assert both.name == "cni-genie"
     assert both.title == "CNI-Genie over Flannel"
     assert both.interfaces.pod == flannel.interfaces.pod
@@ -357,16 +357,18 @@ def test_a_plugin_that_calls_another_is_one_with_it() -> None:
     assert both.has_part("cni-genie")
     assert not both.has_part("calico")
     assert not both.has_part("")
-    assert plugins.foreign_interfaces(both, ["cni0", "flannel.1", "alubr0"]) == {"alubr0": "nuage"}
+    assert plugins.catalogue().foreign_interfaces(both, ["cni0", "flannel.1", "alubr0"]) == {
+        "alubr0": "nuage"
+    }
 
 
 def test_another_delegate_and_none_for_a_plugin_with_a_network_of_its_own() -> None:
-    calico = plugins.wanted("cni-genie", "calico")
+    calico = plugins.catalogue().wanted("cni-genie", "calico")
     assert calico.interfaces.pod.name == "cali*"
     assert calico.needs.delegate == "calico"
-    assert plugins.wanted("flannel", "calico") == plugins.get("flannel")
+    assert plugins.catalogue().wanted("flannel", "calico") == plugins.get("flannel")
     with pytest.raises(ParamsError, match="unknown plugin 'calcio'"):
-        plugins.wanted("cni-genie", "calcio")
+        plugins.catalogue().wanted("cni-genie", "calcio")
 
 
 @pytest.mark.parametrize(
@@ -414,12 +416,17 @@ def test_a_form_has_one_place_for_the_value() -> None:
 
 
 def test_a_backend_changes_what_packets_are_wrapped_in_and_where_they_leave() -> None:
-    usual, routed = plugins.wanted("flannel"), plugins.wanted("flannel", backend="host-gw")
+    usual, routed = (
+        plugins.catalogue().wanted("flannel"),
+        plugins.catalogue().wanted("flannel", backend="host-gw"),
+    )
     assert (usual.encapsulation, usual.interfaces.tunnel) == ("VXLAN", "flannel.1")
     assert (routed.encapsulation, routed.overhead_bytes, routed.interfaces.tunnel) == ("", 0, "")
     assert routed.interfaces.owned == usual.interfaces.owned
-    assert plugins.wanted("flannel", backend="vxlan") == usual
-    assert plugins.wanted("kube-router", backend="x") == plugins.wanted("kube-router")
+    assert plugins.catalogue().wanted("flannel", backend="vxlan") == usual
+    assert plugins.catalogue().wanted("kube-router", backend="x") == plugins.catalogue().wanted(
+        "kube-router"
+    )
     with pytest.raises(ValidationError, match="not among the values: other"):
         Backend.model_validate(
             {"places": [{"placeholder": "x"}], "values": {"a": "b"}, "datapaths": {"other": {}}}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from kitlib.facts import CniFile, HostFacts
 from kitlib.model import CLUSTER, Check, Status
-from kitlib.plugins import Plugin, foreign_interfaces
+from kitlib.plugins import Plugin
 
 __all__ = ["cni", "foreign_files", "leftover_checks"]
 
@@ -67,7 +67,7 @@ def leftover_checks(name: str, facts: HostFacts, plugin: Plugin, *, id: str) -> 
             by_file,
             Check(f"{id}.no-foreign-interface", name, Status.SKIP, summary, "devices unknown"),
         ]
-    foreign = foreign_interfaces(plugin, (link.name for link in facts.links))
+    foreign = facts.known.foreign_interfaces(plugin, (link.name for link in facts.links))
     return [
         by_file,
         Check.that(

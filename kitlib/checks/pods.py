@@ -13,7 +13,7 @@ from typing import Any
 from kitlib.facts import HostFacts, Route
 from kitlib.model import Check, Status
 from kitlib.params import Params
-from kitlib.plugins import Plugin, owner_of_interface
+from kitlib.plugins import Plugin
 
 __all__ = ["pods", "route_to"]
 
@@ -82,7 +82,7 @@ def _device(
         return Check("pods.device", name, Status.SKIP, summary, got)
     route = route_to(address, facts.routes)
     device = route.device if route else ""
-    owner = owner_of_interface(device)
+    owner = facts.known.owner_of_interface(device)
     return Check.that(
         plugin.is_pod_device(device),
         "pods.device",

@@ -11,7 +11,6 @@ from kitlib.facts import HostFacts, Link
 from kitlib.facts.reach import Answer
 from kitlib.model import CLUSTER, Check, Status
 from kitlib.params import Params
-from kitlib.plugins import owner_of_interface
 
 __all__ = ["Reach", "clocks", "mutual", "no_route_into", "synchronised", "unique", "zones"]
 
@@ -40,7 +39,7 @@ def no_route_into(facts: Mapping[str, HostFacts], params: Params) -> list[Check]
                 f"{route.destination} dev {route.device}"
                 for route in (*(each.routes or ()), *(each.routes6 or ()))
                 if _overlaps(route.destination, network)
-                and not owner_of_interface(route.device)
+                and not each.known.owner_of_interface(route.device)
                 and route.gateway not in hosts
                 and route.kind == "unicast"
             ]

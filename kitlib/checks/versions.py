@@ -8,7 +8,7 @@ from kitlib.checks.judging import by_system, judged, skipped
 from kitlib.facts import HostFacts
 from kitlib.model import CLUSTER, Check, Status
 from kitlib.params import Params
-from kitlib.plugins import Plugin, catalogue
+from kitlib.plugins import Plugin
 from kitlib.plugins.fit import Fit, Fits, fit
 from kitlib.plugins.schema import minor
 
@@ -29,7 +29,7 @@ def plugin_fits(params: Params, plugin: Plugin) -> Check:
     """
     which, summary = "preflight.plugin-version", f"{plugin.name} fits the Kubernetes version"
     version, span = params.kubernetes_version, plugin.kubernetes
-    found = fit(plugin, version, catalogue())
+    found = fit(plugin, version, params.catalogue)
     if found.answer is Fits.YES:
         release = plugin.release_for(version)
         got = f"{version}, release {release.version}" if release else version
@@ -64,7 +64,7 @@ def plugin_fits(params: Params, plugin: Plugin) -> Check:
 
 def unsupported(params: Params, plugin: Plugin) -> str:
     """Return why a plugin that the parameters allow all the same does not fit; else nothing."""
-    found = fit(plugin, params.kubernetes_version, catalogue())
+    found = fit(plugin, params.kubernetes_version, params.catalogue)
     if found.answer is not Fits.NO or not params.allow_unsupported:
         return ""
     return f"{plugin.name} on Kubernetes {params.kubernetes_version}: {'; '.join(found.reasons)}"

@@ -15,10 +15,8 @@ from kitlib import charts
 from kitlib.charts import Picture
 from kitlib.diagnosis import comparison
 from kitlib.diagnosis.comparison import Compared
-from kitlib.errors import ParamsError
 from kitlib.model import Check
 from kitlib.plugins import Plugin
-from kitlib.plugins import get as get_plugin
 
 __all__ = ["Sight"]
 
@@ -204,7 +202,8 @@ class Sight:
         rows = []
         for subject in order:
             runs = self.compared.runs[self.compared.runs["subject"] == subject]
-            known = _plugin(str(runs["plugin"].iloc[0]))
+            # None: a plugin of another release of the kit.
+            known = self.compared.plugins.get(str(runs["plugin"].iloc[0]))
             row = {
                 "Plugin": subject,
                 "Kubernetes": ", ".join(sorted(set(runs["kubernetes_version"]))),
@@ -342,13 +341,6 @@ class Sight:
             if each["differs"]
         ]
         return (", ".join(told) or "none") + "."
-
-
-def _plugin(name: str) -> Plugin | None:
-    try:
-        return get_plugin(name)
-    except ParamsError:  # a plugin of another release of the kit, or of a user's own directory
-        return None
 
 
 def _builds(runs: pd.DataFrame) -> int:

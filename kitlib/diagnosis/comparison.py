@@ -11,7 +11,7 @@ Runs in a lab and runs on real hosts are never set beside each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from kitlib.diagnosis.intervals import (
 )
 from kitlib.errors import PreconditionError
 from kitlib.model import Verdict
+from kitlib.plugins import Plugin
 from kitlib.runs import Provenance, Run
 
 __all__ = [
@@ -93,6 +94,7 @@ class Compared:
         samples: `frames.samples` of the runs that count, warm-up left out, with `subject` and
             `block`.
         moments: `readiness.node_phases` of the runs that count, with `subject` and `block`.
+        plugins: The plugins as the runs knew them, users' own ones too.
     """
 
     provenance: Provenance
@@ -100,6 +102,7 @@ class Compared:
     runs: pd.DataFrame
     samples: pd.DataFrame
     moments: pd.DataFrame
+    plugins: Mapping[str, Plugin]
 
     @property
     def subjects(self) -> list[str]:
@@ -142,6 +145,7 @@ def gather(runs: Sequence[Run]) -> Compared:
         runs=told,
         samples=pd.concat(samples, ignore_index=True) if samples else blank,
         moments=pd.concat(moments, ignore_index=True) if moments else none,
+        plugins={name: plugin for run in runs for name, plugin in run.catalogue.items()},
     )
 
 

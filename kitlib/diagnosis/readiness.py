@@ -28,7 +28,6 @@ import pandas as pd
 
 from kitlib.errors import ParamsError
 from kitlib.model import Check, Status
-from kitlib.plugins import wanted as wanted_plugin
 from kitlib.runs import Run, WatchLine, parse_time
 
 __all__ = [
@@ -111,7 +110,7 @@ class _Node:
 def plugin_pods(run: Run) -> tuple[PodSelector, ...]:
     """Return the pods that the run's plugin has on every node, as the catalogue knows them."""
     try:
-        workloads = wanted_plugin(run.plugin, run.plugin_delegate).workloads
+        workloads = run.catalogue.wanted(run.plugin, run.plugin_delegate).workloads
     except ParamsError:  # a plugin of another release of the kit: the other phases still hold
         return ()
     return tuple(

@@ -1,8 +1,8 @@
 """What is true on a host, read by one command and parsed from its text.
 
-Every subject is a module with a script and a parser; `COMMAND` asks for all of them in one round
-trip. Nothing here changes a host, and no parser fails because a tool is missing: the fact is then
-None, and `unknown` says why.
+Every subject is a module with a script and a parser; the command of `command_for` asks for all of
+them in one round trip. Nothing here changes a host, and no parser fails because a tool is missing:
+the fact is then None, and `unknown` says why.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from kitlib.facts.runtime import Runtime
 from kitlib.facts.sections import command, split
 from kitlib.facts.setup import Setup
 from kitlib.model import CommandResult
+from kitlib.plugins import Catalogue
 
 __all__ = [
-    "COMMAND",
     "Clock",
     "Cni",
     "CniFile",
@@ -69,35 +69,38 @@ __all__ = [
     "Route",
     "Runtime",
     "Setup",
+    "command_for",
     "gather",
     "members",
     "parse",
     "reach",
 ]
 
-COMMAND: Cmd = command(
-    *(
-        subject.SCRIPT
-        for subject in (
-            host,
-            links,
-            routes,
-            kernel,
-            ports,
-            packages,
-            kubeadm,
-            cni,
-            runtime,
-            leftovers,
-            setup,
-            containerd,
-            repository,
-            names,
-            clock,  # last: it takes the time once more
-        )
-    )
+_SUBJECTS = (
+    host,
+    links,
+    routes,
+    kernel,
+    ports,
+    packages,
+    kubeadm,
+    cni,
+    runtime,
+    setup,
+    containerd,
+    repository,
+    names,
+    clock,  # last: it takes the time once more
 )
-"""Reads every fact of a host in one round trip."""
+
+
+def command_for(known: Catalogue) -> Cmd:
+    """Return what reads every fact of a host in one round trip.
+
+    Args:
+        known: The plugins whose traces are looked for.
+    """
+    return command(leftovers.script(known), *(subject.SCRIPT for subject in _SUBJECTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ class HostFacts:
         clock_offset: Seconds that its clock is ahead of the asking machine's; None when unknown.
         clock_error: By how many seconds that may be wrong, either way.
         unknown: Section -> why it could not be read.
+        known: The plugins by whose marks files and devices are told apart.
     """
 
     name: str
@@ -147,6 +151,7 @@ class HostFacts:
     clock_offset: float | None
     clock_error: float
     unknown: Mapping[str, str]
+    known: Catalogue
 
     @property
     def is_lab(self) -> bool:
@@ -163,12 +168,15 @@ class HostFacts:
         return found.release if found else ""
 
 
-def parse(name: str, text: str, *, at: tuple[float, float] | None = None) -> HostFacts:
-    """Return a host's facts, from what `COMMAND` printed there.
+def parse(
+    name: str, text: str, known: Catalogue, *, at: tuple[float, float] | None = None
+) -> HostFacts:
+    """Return a host's facts, from what the command printed there.
 
     Args:
         name: The host's name in the inventory.
-        text: Standard output of `COMMAND`.
+        text: Standard output of `command_for`'s command.
+        known: The plugins by whose marks files and devices are told apart.
         at: The asking machine's time before and after the round trip; None leaves the clock
             offset unknown.
 
@@ -188,7 +196,7 @@ def parse(name: str, text: str, *, at: tuple[float, float] | None = None) -> Hos
         ports=ports.parse(text),
         packages=packages.parse(text),
         kubeadm=kubeadm.parse(text),
-        cni=cni.parse(text),
+        cni=cni.parse(text, known),
         runtime=runtime.parse(text),
         leftovers=leftovers.parse(text),
         setup=setup.parse(text),
@@ -199,22 +207,24 @@ def parse(name: str, text: str, *, at: tuple[float, float] | None = None) -> Hos
         clock_offset=ahead,
         clock_error=error,
         unknown={part: each.why for part, each in split(text).items() if each.status},
+        known=known,
     )
 
 
-def gather(name: str, run: Callable[[Cmd], CommandResult]) -> HostFacts:
+def gather(name: str, run: Callable[[Cmd], CommandResult], known: Catalogue) -> HostFacts:
     """Return a host's facts, read now.
 
     Args:
         name: The host's name in the inventory.
         run: Runs a command on that host.
+        known: The plugins whose traces are looked for.
 
     Raises:
         CommandError: The script did not run to its end.
         ParseError: A tool printed something that its parser does not know.
     """
     before = time.time()
-    result = run(COMMAND)
+    result = run(command_for(known))
     if not result.ok:
         raise CommandError(name, "reading facts", result.exit_status, result.tail())
-    return parse(name, result.stdout, at=(before, time.time()))
+    return parse(name, result.stdout, known, at=(before, time.time()))

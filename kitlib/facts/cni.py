@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kitlib import plugins
 from kitlib.facts.sections import command, lines_of, section, split
+from kitlib.plugins import Catalogue, cni_types
 
 __all__ = ["COMMAND", "SCRIPT", "Cni", "CniFile", "parse"]
 
@@ -82,8 +82,13 @@ class Cni:
         return self.files[0] if self.files else None
 
 
-def parse(text: str) -> Cni:
-    """Return the CNI state, from what `COMMAND` printed."""
+def parse(text: str, known: Catalogue) -> Cni:
+    """Return the CNI state, from what `COMMAND` printed.
+
+    Args:
+        text: What it printed.
+        known: The plugins that may own a file.
+    """
     sections = split(text)
     contents: dict[str, list[str]] = {}
     body: list[str] = []
@@ -96,8 +101,8 @@ def parse(text: str) -> Cni:
     files = []
     for name in sorted(contents):
         content = "\n".join(contents[name])
-        kinds = plugins.cni_types(content)
-        files.append(CniFile(name, content, kinds, plugins.owner_of_cni_file(name, content)))
+        owner = known.owner_of_cni_file(name, content)
+        files.append(CniFile(name, content, cni_types(content), owner))
     return Cni(
         names=lines_of(sections, "cni.names"),
         files=tuple(files),

@@ -5,68 +5,71 @@ from __future__ import annotations
 from dataclasses import dataclass
 from shlex import quote
 
-from kitlib import plugins
-from kitlib.facts.sections import command, lines_of, needs, section, split
+from kitlib.facts.sections import lines_of, needs, section, split
+from kitlib.plugins import Catalogue
 
-__all__ = ["COMMAND", "FLAVOURS", "HOST_NETWORK", "SCRIPT", "Leftovers", "parse"]
+__all__ = ["FLAVOURS", "HOST_NETWORK", "Leftovers", "parse", "script"]
 
 FLAVOURS = "iptables ip6tables iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft"
 """Every name that iptables may have: what a cluster left can be in either of its flavours."""
-_PATHS = " ".join(plugins.leftover_paths())
-_PROGRAMS = " ".join(p for p in plugins.leftover_paths() if p.startswith("/opt/cni/bin/"))
-_COMMENTS = " ".join(f"-e {quote(text)}" for text in plugins.leftover_comments())
+_SAVED = (
+    f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then $s-save; fi; done 2>/dev/null"
+)
 _UNITS = "/etc/systemd/system"
 HOST_NETWORK = "/etc/kubekit/host-network.sh"
 """Puts a host's own address back where a plugin moved it; kept as long as the plugin is there."""
 
-SCRIPT = "".join(
-    (
-        section(
-            "leftovers.paths",
-            f'for f in {_PATHS}; do if [ -e "$f" ]; then echo "$f"; fi; done',
-        ),
-        section(
-            "leftovers.chains",
-            needs(
-                "iptables-save",
-                f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then $s-save; fi; done"
-                " 2>/dev/null | sed -n -E 's/^:([^ ]+) .*/\\1/p' | sort -u",
+
+def script(known: Catalogue) -> str:
+    """Return the script that looks for what these plugins leave."""
+    paths = " ".join(known.leftover_paths)
+    programs = " ".join(p for p in known.leftover_paths if p.startswith("/opt/cni/bin/"))
+    comments = " ".join(f"-e {quote(text)}" for text in known.leftover_comments)
+    return "".join(
+        (
+            section(
+                "leftovers.paths",
+                f'for f in {paths}; do if [ -e "$f" ]; then echo "$f"; fi; done',
             ),
-        ),
-        section(
-            "leftovers.packaged",
-            f'for f in {_PROGRAMS}; do if [ -e "$f" ] && '
-            '{ dpkg -S "$f" || rpm -qf "$f"; } >/dev/null 2>&1; then echo "$f"; fi; done',
-        ),
-        section("leftovers.bridges", needs("ovs-vsctl", "ovs-vsctl --timeout=5 list-br")),
-        section(
-            "leftovers.comments",
-            needs(
-                "iptables-save",
-                f"for s in {FLAVOURS}; do if command -v $s-save >/dev/null; then $s-save; fi; done"
-                f" 2>/dev/null | grep -oF {_COMMENTS} | sort -u",
+            section(
+                "leftovers.chains",
+                needs(
+                    "iptables-save",
+                    f"{_SAVED} | sed -n -E 's/^:([^ ]+) .*/\\1/p' | sort -u",
+                ),
             ),
-        ),
-        section(
-            "leftovers.units",
-            f"if [ -d {_UNITS} ]; then ls -1 {_UNITS} | sed -n '/^kubekit-.*\\.service$/p'; fi",
-        ),
-        section("leftovers.network", f"ls -1 {HOST_NETWORK} 2>/dev/null || true"),
-        section("leftovers.nft", needs("nft", "nft list tables")),
-        section("leftovers.ipsets", needs("ipset", "ipset list -n")),
-        section(
-            "leftovers.rules",
-            needs(
-                "ip",
-                "for f in -4 -6; do ip $f rule show; done 2>/dev/null"
-                " | sed -n 's/.* lookup \\([^ ]*\\).*/\\1/p' | sort -u",
+            section(
+                "leftovers.packaged",
+                f'for f in {programs}; do if [ -e "$f" ] && '
+                '{ dpkg -S "$f" || rpm -qf "$f"; } >/dev/null 2>&1; then echo "$f"; fi; done',
             ),
-        ),
-        section("leftovers.ipvs", needs("ipvsadm", "ipvsadm -Sn | sed -n 's/^-A/-A/p'")),
-        section("leftovers.kubeconfig", "ls -1 /root/.kube/config 2>/dev/null || true"),
+            section("leftovers.bridges", needs("ovs-vsctl", "ovs-vsctl --timeout=5 list-br")),
+            section(
+                "leftovers.comments",
+                needs(
+                    "iptables-save",
+                    f"{_SAVED} | grep -oF {comments} | sort -u",
+                ),
+            ),
+            section(
+                "leftovers.units",
+                f"if [ -d {_UNITS} ]; then ls -1 {_UNITS} | sed -n '/^kubekit-.*\\.service$/p'; fi",
+            ),
+            section("leftovers.network", f"ls -1 {HOST_NETWORK} 2>/dev/null || true"),
+            section("leftovers.nft", needs("nft", "nft list tables")),
+            section("leftovers.ipsets", needs("ipset", "ipset list -n")),
+            section(
+                "leftovers.rules",
+                needs(
+                    "ip",
+                    "for f in -4 -6; do ip $f rule show; done 2>/dev/null"
+                    " | sed -n 's/.* lookup \\([^ ]*\\).*/\\1/p' | sort -u",
+                ),
+            ),
+            section("leftovers.ipvs", needs("ipvsadm", "ipvsadm -Sn | sed -n 's/^-A/-A/p'")),
+            section("leftovers.kubeconfig", "ls -1 /root/.kube/config 2>/dev/null || true"),
+        )
     )
-)
-COMMAND = command(SCRIPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Leftovers:
 
 
 def parse(text: str) -> Leftovers:
-    """Return the traces, from what `COMMAND` printed."""
+    """Return the traces, from what the script printed."""
     sections = split(text)
     tables = lines_of(sections, "leftovers.nft")
     return Leftovers(

@@ -20,12 +20,13 @@ from kitlib.inventory import Host, Role, Taint
 from kitlib.masking import MASK
 from kitlib.params.inherit import with_inherited
 from kitlib.params.notebook import check_notebook_parameters
+from kitlib.params.own import DIRECTORY, catalogue_beside, own_plugins
 from kitlib.params.plugin import from_environment, plugin_findings, secret_parameters
 from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
 from kitlib.params.rules import absolute, cross_checks, is_address
 from kitlib.params.schema import HostEntry, Probe, Sheet, Ssh, Timeouts, rule_of
 from kitlib.params.software import Packages, Proxy, mask_address
-from kitlib.plugins import Plugin
+from kitlib.plugins import Catalogue, Plugin
 
 __all__ = [
     "Packages",
@@ -34,6 +35,7 @@ __all__ = [
     "Proxy",
     "Ssh",
     "Timeouts",
+    "catalogue_beside",
     "check_notebook_parameters",
     "load",
 ]
@@ -48,6 +50,8 @@ class Params:
 
     Attributes:
         source: The parameter file, absolute.
+        catalogue: The plugins that may be chosen: the kit's, and those of `plugins/` beside the
+            file.
         cluster: The cluster's name (kubeadm's clusterName).
         kubernetes_version: Major, minor and patch, without a v: `1.22.3`.
         plugin: The network plugin's name in the catalogue.
@@ -80,6 +84,7 @@ class Params:
     """
 
     source: Path
+    catalogue: Catalogue
     cluster: str
     kubernetes_version: str
     plugin: str
@@ -125,7 +130,7 @@ class Params:
     @property
     def wanted_plugin(self) -> Plugin:
         """What the catalogue says of the plugin, together with the one that it calls, if any."""
-        return plugins.wanted(self.plugin, self.plugin_delegate, self.plugin_backend)
+        return self.catalogue.wanted(self.plugin, self.plugin_delegate, self.plugin_backend)
 
     @property
     def manifests(self) -> tuple[str, ...]:
@@ -134,7 +139,7 @@ class Params:
         Those of the plugin that it calls come first. Empty when nothing is stated and no known
         release of the plugin fits the Kubernetes version, or when the plugin has none.
         """
-        if plugins.get(self.plugin).per_node is not None:
+        if self.catalogue.named(self.plugin).per_node is not None:
             return ()
         delegate = self.wanted_plugin.needs.delegate
         names = (delegate, self.plugin) if delegate else (self.plugin,)
@@ -147,18 +152,23 @@ class Params:
         return tuple(where for each in found for where in each) if all(found) else ()
 
     def _usual_manifests(self, name: str) -> tuple[str, ...]:
-        """Return where one plugin's own manifests are, when the parameters name none for it."""
+        """Return where one plugin's own manifests are, when the parameters name none for it.
+
+        A user's own plugin whose manifest lies beside it goes before `plugin_source`.
+        """
+        plugin = self.catalogue.named(name)
+        known = plugin.manifest_addresses(self.kubernetes_version, nearest=self.allow_unsupported)
+        if self.catalogue.brings_manifest(name):
+            return known
         if self.plugin_source:
             return (f"{self.plugin_source.rstrip('/')}/{name}.yaml",)
         if self.packages.source == "directory" and self.packages.directory:
             return (str(self.packages.directory / f"{name}.yaml"),)
-        return plugins.get(name).manifest_addresses(
-            self.kubernetes_version, nearest=self.allow_unsupported
-        )
+        return known
 
     def secrets(self) -> tuple[str, ...]:
         """Return the values that must be masked wherever something is shown or kept."""
-        secret = secret_parameters()
+        secret = secret_parameters(self.catalogue)
         own = (value for name, value in self.plugin_parameters.items() if name in secret)
         return (*self.proxy.secrets(), *own)
 
@@ -177,7 +187,7 @@ class Params:
             "plugin_source": self.plugin_source,
             "plugin_backend": self.plugin_backend,
             "plugin_parameters": {
-                name: MASK if name in secret_parameters() else value
+                name: MASK if name in secret_parameters(self.catalogue) else value
                 for name, value in self.plugin_parameters.items()
             },
             "pod_mtu": self.pod_mtu,
@@ -242,12 +252,17 @@ def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Par
         document.written.pop((name,), None)
 
     problems = _Problems(shown, document, frozenset(options))
+    own, wrong = own_plugins(source.parent / DIRECTORY)
+    known = plugins.catalogue().and_own(own)
     sheet = _validate(data, problems)
-    for key, value, rule in (*cross_checks(data, source.parent), *plugin_findings(data)):
+    for key, value, rule in (
+        *cross_checks(data, source.parent, known),
+        *plugin_findings(data, known),
+    ):
         problems.add(key, value, rule)
-    if sheet is None or problems.found:
-        raise ParamsError(problems.found)
-    return _params(sheet, source)
+    if sheet is None or problems.found or wrong:
+        raise ParamsError(wrong + problems.found)
+    return _params(sheet, source, known.asking_first(sheet.plugin))
 
 
 class _Problems:
@@ -301,7 +316,7 @@ def _validate(data: dict[str, Any], problems: _Problems) -> Sheet | None:
         return None
 
 
-def _params(sheet: Sheet, source: Path) -> Params:
+def _params(sheet: Sheet, source: Path, known: Catalogue) -> Params:
     here = source.parent
     ssh = Ssh(
         user=sheet.ssh.user,
@@ -318,6 +333,7 @@ def _params(sheet: Sheet, source: Path) -> Params:
     hosts = tuple(_host(host, stated, ssh, here) for host in sheet.hosts)
     return Params(
         source=source,
+        catalogue=known,
         cluster=sheet.cluster,
         kubernetes_version=sheet.kubernetes_version,
         plugin=sheet.plugin,

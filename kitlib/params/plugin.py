@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from functools import cache
 from typing import Any
 
-from kitlib import plugins
 from kitlib.command import MASK
 from kitlib.params.reading import Written
 from kitlib.params.rules import Finding, wanted_of
+from kitlib.plugins import Catalogue, Plugin
 
 __all__ = ["from_environment", "plugin_findings", "secret_parameters"]
 
@@ -30,30 +29,30 @@ def from_environment(value: str) -> str | None:
     return os.environ.get(value.removeprefix(_ENVIRONMENT))
 
 
-@cache
-def secret_parameters() -> frozenset[str]:
+def secret_parameters(known: Catalogue) -> frozenset[str]:
     """Return the names of plugin parameters that must not be shown, of every plugin."""
-    known = plugins.catalogue().values()
-    return frozenset(each.name for plugin in known for each in plugin.parameters if each.secret)
+    every = known.values()
+    return frozenset(each.name for plugin in every for each in plugin.parameters if each.secret)
 
 
-def plugin_findings(data: Mapping[str, Any]) -> Iterator[Finding]:
+def plugin_findings(data: Mapping[str, Any], known: Catalogue) -> Iterator[Finding]:
     """Return what is wrong with the plugin's own settings.
 
     Args:
         data: The file's values with the options laid over them.
+        known: The plugins that there are.
     """
-    plugin = wanted_of(data)
+    plugin = wanted_of(data, known)
     if plugin is None:
         return
     yield from _backend(plugin, data.get("plugin_backend"))
     if data.get("pod_mtu") and plugin.mtu is None:
         rule = f"{plugin.name} finds the MTU by itself; leave it out"
         yield ("pod_mtu",), data["pod_mtu"], rule
-    yield from _parameters(plugin, data)
+    yield from _parameters(plugin, data, known)
 
 
-def _backend(plugin: plugins.Plugin, backend: object) -> Iterator[Finding]:
+def _backend(plugin: Plugin, backend: object) -> Iterator[Finding]:
     if not isinstance(backend, str) or not backend:
         return
     if plugin.backend is None:
@@ -63,11 +62,11 @@ def _backend(plugin: plugins.Plugin, backend: object) -> Iterator[Finding]:
         yield ("plugin_backend",), backend, f"unknown to {plugin.name}, which knows {known}"
 
 
-def _parameters(plugin: plugins.Plugin, data: Mapping[str, Any]) -> Iterator[Finding]:
+def _parameters(plugin: Plugin, data: Mapping[str, Any], known: Catalogue) -> Iterator[Finding]:
     given = data.get("plugin_parameters") or {}
     if not isinstance(given, Mapping):
         return
-    every = {each.name for known in plugins.catalogue().values() for each in known.parameters}
+    every = {each.name for other in known.values() for each in other.parameters}
     own = [each.name for each in plugin.parameters]
     for name, value in given.items():
         if name not in every:

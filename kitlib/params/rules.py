@@ -14,10 +14,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from kitlib import plugins
 from kitlib.params.inherit import groups_of, with_inherited
 from kitlib.params.reading import Key, printable
 from kitlib.params.software import package_findings
+from kitlib.plugins import Catalogue, Plugin
 from kitlib.plugins.compose import why_not
 
 __all__ = ["Finding", "absolute", "cross_checks", "is_address", "wanted_of"]
@@ -39,27 +39,27 @@ def absolute(text: str, here: Path) -> Path:
     return Path(os.path.normpath(here / os.path.expanduser(text)))  # noqa: PTH111
 
 
-def cross_checks(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
+def cross_checks(data: Mapping[str, Any], here: Path, known: Catalogue) -> Iterator[Finding]:
     """Return what is wrong between keys, or with the files that they name.
 
     Args:
         data: The file's values with the options laid over them.
         here: The directory that relative paths start from.
+        known: The plugins that there are.
     """
-    yield from _plugin(data)
-    yield from _manifest(data, here)
+    yield from _plugin(data, known)
+    yield from _manifest(data, here, known)
     yield from _hosts(data)
     yield from _groups(data)
     yield from _ssh(data, here)
-    yield from _networks(data)
+    yield from _networks(data, known)
     packages = data.get("packages")
     directory = packages.get("directory") if isinstance(packages, dict) else None
     where = absolute(directory, here) if isinstance(directory, str) and directory else None
     yield from package_findings(data, where)
 
 
-def _plugin(data: Mapping[str, Any]) -> Iterator[Finding]:
-    known = plugins.catalogue()
+def _plugin(data: Mapping[str, Any], known: Catalogue) -> Iterator[Finding]:
     for key in ("plugin", "plugin_delegate"):
         name = data.get(key)
         if isinstance(name, str) and name and name not in known:
@@ -71,21 +71,20 @@ def _plugin(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield ("plugin_delegate",), delegate.name, why
 
 
-def wanted_of(data: Mapping[str, Any]) -> plugins.Plugin | None:
+def wanted_of(data: Mapping[str, Any], known: Catalogue) -> Plugin | None:
     """Return the plugin with the one that it calls; None where that has a problem of its own."""
-    known = plugins.catalogue()
     name, delegate = str(data.get("plugin")), str(data.get("plugin_delegate") or "")
     if name not in known or (delegate and delegate not in known):
         return None
-    return plugins.wanted(name, delegate)
+    return known.wanted(name, delegate)
 
 
-def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
+def _manifest(data: Mapping[str, Any], here: Path, known: Catalogue) -> Iterator[Finding]:
     manifest, source, name = (
         data.get(key) for key in ("plugin_manifest", "plugin_source", "plugin")
     )
-    known = plugins.catalogue().get(name) if isinstance(name, str) else None
-    if known is not None and known.per_node is not None:
+    plugin = known.get(name) if isinstance(name, str) else None
+    if plugin is not None and plugin.per_node is not None:
         if manifest:
             rule = f"{name} has no manifest: the ready stage writes it on each host"
             yield ("plugin_manifest",), manifest, rule
@@ -99,9 +98,9 @@ def _manifest(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
         if not os.path.isdir(path):  # noqa: PTH112
             yield ("plugin_source",), source, f"no such directory ({_brief(path)})"
             return
-        wanted = wanted_of(data)
+        wanted = wanted_of(data, known)
         for each in (wanted.needs.delegate if wanted else "", name):
-            if not isinstance(each, str) or not each:
+            if not isinstance(each, str) or not each or known.brings_manifest(each):
                 continue
             if not os.path.isfile(path / f"{each}.yaml"):  # noqa: PTH113
                 yield ("plugin_source",), source, f"holds no {each}.yaml ({path})"
@@ -162,9 +161,9 @@ def _ssh(data: Mapping[str, Any], here: Path) -> Iterator[Finding]:
         yield ("ssh", "config"), config, f"no such file ({_brief(absolute(config, here))})"
 
 
-def _networks(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _networks(data: Mapping[str, Any], known: Catalogue) -> Iterator[Finding]:
     stated = data.get("pod_cidr") or ""
-    plugin = wanted_of(data)
+    plugin = wanted_of(data, known)
     pods = _network(stated) if stated else plugin.pod_cidr.default if plugin else None
     services = _network(data.get("service_cidr", DEFAULT_SERVICE_CIDR))
     origin = "pod_cidr" if stated else f"pod_cidr (the default of {data.get('plugin')})"

@@ -20,7 +20,6 @@ from urllib.request import Request, urlopen
 
 import yaml
 
-from kitlib import plugins
 from kitlib.errors import ParamsError, PreconditionError
 from kitlib.manifests import Prepared, dump, namespaced, prepare, read
 from kitlib.params import Params
@@ -91,7 +90,7 @@ def _sources(params: Params) -> list[str]:
 
 def _chart(params: Params) -> tuple[Chart, Release] | None:
     """Return the plugin's chart and the release that fits; None where it has none."""
-    plugin = plugins.get(params.plugin)
+    plugin = params.catalogue.named(params.plugin)
     nearest = params.allow_unsupported
     release = plugin.release_for(params.kubernetes_version, nearest=nearest)
     return (plugin.chart, release) if plugin.chart is not None and release is not None else None
@@ -276,7 +275,7 @@ def _digest(text: str) -> str:
 def _checksum(where: str, params: Params) -> str:
     """Return the checksum that the catalogue knows for one of its own addresses; empty for none."""
     version, nearest = params.kubernetes_version, params.allow_unsupported
-    for plugin in plugins.catalogue().values():
+    for plugin in params.catalogue.values():
         release = plugin.release_for(version, nearest=nearest)
         if release and where in plugin.manifest_addresses(version, nearest=nearest):
             return release.sha256.get(where.rpartition("/")[2], "")

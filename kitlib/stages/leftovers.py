@@ -14,18 +14,7 @@ from ipaddress import IPv4Network
 from kitlib.command import Cmd, script
 from kitlib.facts import HostFacts, Route
 from kitlib.facts.leftovers import FLAVOURS
-from kitlib.plugins import (
-    Plugin,
-    catalogue,
-    leftover_bridges,
-    leftover_chains,
-    leftover_ipsets,
-    leftover_route_protocols,
-    leftover_route_tables,
-    owner_of_cni_file,
-    owner_of_interface,
-    renamed_suffixes,
-)
+from kitlib.plugins import Catalogue, Plugin
 from kitlib.plugins.schema import matches
 from kitlib.software import way_back
 from kitlib.software.units import remove_units, unit_name
@@ -118,13 +107,18 @@ def _files(name: str, here: HostFacts, whose: Whose) -> Action | None:
     # A plugin's credentials lie there too; they are no configuration, and so not in the list.
     names = [*texts, *(n for n in here.cni.names or () if n not in texts)]
     if whose.plugin is None:
-        files = [n for n in names if n in texts or owner_of_cni_file(n) or _original(n)]
+        files = [
+            n
+            for n in names
+            if n in texts or here.known.owner_of_cni_file(n) or _original(n, here.known)
+        ]
     else:
         plugin = whose.plugin
         files = [
             n
             for n in names
-            if plugin.owns_cni_file(n) or owner_of_cni_file(n, texts.get(n, "")) == plugin.name
+            if plugin.owns_cni_file(n)
+            or here.known.owner_of_cni_file(n, texts.get(n, "")) == plugin.name
         ]
     if not files:
         return None
@@ -144,7 +138,7 @@ def _renamed(name: str, here: HostFacts, whose: Whose) -> Action | None:
     }
     if not names:
         return None
-    others = [each for each, before in names.items() if owner_of_cni_file(before)]
+    others = [each for each, before in names.items() if here.known.owner_of_cni_file(before)]
     moved = {each: before for each, before in names.items() if each not in others}
     command = script(
         'cd "$1" && shift && while [ $# -gt 0 ]; do'
@@ -159,9 +153,9 @@ def _renamed(name: str, here: HostFacts, whose: Whose) -> Action | None:
     return Action(name, "; ".join(told), command)
 
 
-def _original(name: str) -> str:
+def _original(name: str, known: Catalogue) -> str:
     """Return the name that a file had before a plugin renamed it; empty for one that none did."""
-    return next((name.removesuffix(s) for s in renamed_suffixes() if name.endswith(s)), "")
+    return next((name.removesuffix(s) for s in known.renamed_suffixes if name.endswith(s)), "")
 
 
 def _devices(here: HostFacts, whose: Whose) -> list[str]:
@@ -170,7 +164,9 @@ def _devices(here: HostFacts, whose: Whose) -> list[str]:
     if plugin is not None:
         own = (*plugin.interfaces.owned, *plugin.leftovers.interfaces)
         return [device for device in names if matches(device, own)]
-    return [device for device in names if owner_of_interface(device) or device == KUBE_IPVS]
+    return [
+        device for device in names if here.known.owner_of_interface(device) or device == KUBE_IPVS
+    ]
 
 
 def _delete_devices(name: str, devices: Sequence[str]) -> Action | None:
@@ -187,7 +183,7 @@ def _delete_devices(name: str, devices: Sequence[str]) -> Action | None:
 
 
 def _bridges(name: str, here: HostFacts, whose: Whose) -> Action | None:
-    known = whose.plugin.leftovers.ovs_bridges if whose.plugin else leftover_bridges()
+    known = whose.plugin.leftovers.ovs_bridges if whose.plugin else here.known.leftover_bridges
     left = [bridge for bridge in here.leftovers.ovs_bridges or () if matches(bridge, known)]
     if not left:
         return None
@@ -204,7 +200,10 @@ def _routes(name: str, here: HostFacts, whose: Whose, devices: Sequence[str]) ->
 
     Routes through a plugin's own device are gone with the device.
     """
-    left = [r.destination for r in here.routes or () if _is_dead(r, whose, devices)]
+    protocols = here.known.leftover_route_protocols
+    if whose.plugin is not None:
+        protocols = whose.plugin.leftovers.route_protocols
+    left = [r.destination for r in here.routes or () if _is_dead(r, whose, devices, protocols)]
     if not left:
         return None
     # A route may be gone with its pod by the time its turn comes.
@@ -217,14 +216,11 @@ def _routes(name: str, here: HostFacts, whose: Whose, devices: Sequence[str]) ->
     return Action(name, f"delete the routes that were left: {', '.join(left)}", command)
 
 
-def _is_dead(route: Route, whose: Whose, devices: Sequence[str]) -> bool:
+def _is_dead(route: Route, whose: Whose, devices: Sequence[str], protocols: Sequence[str]) -> bool:
     if route.destination == "default" or route.device in devices:
         return False
     if route.gateway in whose.peers:
         return True
-    protocols = leftover_route_protocols()
-    if whose.plugin is not None:
-        protocols = whose.plugin.leftovers.route_protocols
     if route.kind == "blackhole" and route.protocol in protocols:
         return True
     inside = whose.pods is not None and IPv4Network(route.destination).subnet_of(whose.pods)
@@ -258,7 +254,7 @@ def _among(path: str, patterns: Iterable[str]) -> bool:
 
 
 def _tables(name: str, here: HostFacts, whose: Whose) -> Action | None:
-    plugins = [whose.plugin] if whose.plugin else list(catalogue().values())
+    plugins = [whose.plugin] if whose.plugin else list(here.known.values())
     known = {table for plugin in plugins for table in plugin.leftovers.nft_tables}
     known |= {unit_name(plugin.name) for plugin in plugins if plugin.per_node}
     known |= set() if whose.plugin else {"kube-proxy"}
@@ -297,7 +293,7 @@ _DELETE_BY_COMMENT = r"""
 
 
 def _chains(name: str, here: HostFacts, whose: Whose) -> Action | None:
-    patterns = ("KUBE-*", "CNI-*", *leftover_chains())
+    patterns = ("KUBE-*", "CNI-*", *here.known.leftover_chains)
     if whose.plugin is not None:
         patterns = whose.plugin.leftovers.iptables_chains
     chains = [chain for chain in here.leftovers.chains or () if matches(chain, patterns)]
@@ -340,7 +336,9 @@ def _comments(name: str, here: HostFacts, whose: Whose) -> Action | None:
 
 def _ipsets(name: str, here: HostFacts, whose: Whose) -> Action | None:
     """Return the removal of ipsets; it comes after the chains, whose rules use them."""
-    patterns = whose.plugin.leftovers.ipsets if whose.plugin else ("KUBE-*", *leftover_ipsets())
+    patterns = (
+        whose.plugin.leftovers.ipsets if whose.plugin else ("KUBE-*", *here.known.leftover_ipsets)
+    )
     left = [each for each in here.leftovers.ipsets or () if matches(each, patterns)]
     if not left:
         return None
@@ -355,7 +353,9 @@ def _ipsets(name: str, here: HostFacts, whose: Whose) -> Action | None:
 
 
 def _rules(name: str, here: HostFacts, whose: Whose) -> Action | None:
-    known = whose.plugin.leftovers.route_tables if whose.plugin else leftover_route_tables()
+    known = (
+        whose.plugin.leftovers.route_tables if whose.plugin else here.known.leftover_route_tables
+    )
     left = [table for table in here.leftovers.route_tables or () if table in known]
     if not left:
         return None

@@ -16,7 +16,7 @@ from kitlib.errors import ApiError, GuardError
 from kitlib.facts import HostFacts
 from kitlib.inventory import Host
 from kitlib.kube import Kube
-from kitlib.plugins import Plugin, catalogue, foreign_interfaces
+from kitlib.plugins import Plugin
 from kitlib.stages.base import Context
 
 __all__ = ["Situation", "guard", "judge", "missing_of_init", "wants_kube_proxy"]
@@ -160,17 +160,23 @@ def _difference(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str
 
 
 def _other_plugin(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str:
-    for other in catalogue().values():
+    # A user's variant of a plugin has that one's workloads: such a one says nothing.
+    own = {(load.kind, load.namespace, load.name) for load in ctx.plugin.workloads}
+    for other in ctx.params.catalogue.values():
         if ctx.plugin.has_part(other.name):
             continue
         for load in other.workloads:
+            if (load.kind, load.namespace, load.name) in own:
+                continue
             path = f"/apis/apps/v1/namespaces/{load.namespace}/{load.kind.lower()}s/{load.name}"
             if kube.find(path) is not None:
                 return f"its network plugin is {other.name}, wanted is {ctx.plugin.name}"
     for name, here in facts.items():
         if not here.kubeadm.joined:
             continue  # what lies on a host that is no part of it says nothing of the cluster
-        foreign = foreign_interfaces(ctx.plugin, [link.name for link in here.links or ()])
+        foreign = ctx.params.catalogue.foreign_interfaces(
+            ctx.plugin, [link.name for link in here.links or ()]
+        )
         for device, owner in foreign.items():
             return f"{name} has {device} of {owner}, wanted is {ctx.plugin.name}"
         for file in here.cni.files:
