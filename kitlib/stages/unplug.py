@@ -109,12 +109,15 @@ class Unplug(Stage):
                        f"{', '.join(sorted(others))}", do=_ender(ctx, tuple(own))),
             ]  # fmt: skip
         actions += _deletions(ctx, objects)
-        noted = _annotated(ctx, kube)
+        noted = _marked(ctx, kube)
         if noted:
             actions.append(
-                Action(CLUSTER, f"take its annotations off {', '.join(noted)}",
-                       do=lambda hands: _unannotate(ctx, hands))
-            )  # fmt: skip
+                Action(
+                    CLUSTER,
+                    f"take its annotations and labels off {', '.join(noted)}",
+                    do=lambda hands: _unmark(ctx, hands),
+                )
+            )
         actions += on_hosts
         if actions and has_copy(ctx):
             actions.append(forget_copy(ctx))
@@ -276,18 +279,23 @@ def _tainted(kube: Kube) -> list[str]:
     ]
 
 
-def _annotated(ctx: Context, kube: Kube) -> dict[str, list[str]]:
-    """Return Node -> the annotations of it that the plugin wrote."""
-    patterns = ctx.plugin.leftovers.node_annotations
-    found = {
-        node["metadata"]["name"]: [
-            key for key in node["metadata"].get("annotations") or {} if matches(key, patterns)
-        ]
-        for node in (kube.items("/api/v1/nodes") if patterns else ())
-    }
-    return {name: keys for name, keys in found.items() if keys}
+def _marked(ctx: Context, kube: Kube) -> dict[str, tuple[list[str], list[str]]]:
+    """Return Node -> the annotations that the plugin wrote, and the labels that it was given."""
+    patterns, needs = ctx.plugin.leftovers.node_annotations, ctx.plugin.needs
+    asked = {host.name: host.labels for host in ctx.params.hosts}
+    found = {}
+    for node in kube.items("/api/v1/nodes"):
+        meta = node["metadata"]
+        notes = [key for key in meta.get("annotations") or {} if matches(key, patterns)]
+        own = {*needs.node_labels, *needs.control_plane_labels} - {*asked.get(meta["name"], ())}
+        labels = sorted(own & {*(meta.get("labels") or {})})
+        if notes or labels:
+            found[meta["name"]] = (notes, labels)
+    return found
 
 
-def _unannotate(ctx: Context, hands: Hands) -> None:
-    for name, keys in _annotated(ctx, hands.kube()).items():
-        _kubectl(ctx, hands, "annotate", "node", name, *(f"{key}-" for key in keys))
+def _unmark(ctx: Context, hands: Hands) -> None:
+    for name, (notes, labels) in _marked(ctx, hands.kube()).items():
+        for verb, keys in (("annotate", notes), ("label", labels)):
+            if keys:
+                _kubectl(ctx, hands, verb, "node", name, *(f"{key}-" for key in keys))

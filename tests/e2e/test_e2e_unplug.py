@@ -135,3 +135,5 @@ def test_hosts_have_a_way_back_while_ovn_comes_and_nothing_of_it_stays(kit: Kit)
         assert session.stage("network").changes == session.stage("ready").changes == ()
     kit.call("unplug", "{params}", "--plugin", "ovn").passed()
     assert set(kit.everywhere(look).values()) == {""}
+    marks = kit.kubectl("get nodes -o jsonpath='{.items[*].metadata.labels}'")
+    assert "k8s.ovn.org" not in marks
