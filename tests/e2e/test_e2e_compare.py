@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kit_help import ROOT, Kit, lab_kit, lines
+from lab_help import HOSTS
 
 from kitlib.errors import Interrupted
 
@@ -92,3 +94,36 @@ def test_an_interrupt_leaves_clean_hosts_and_is_gone_on_from(kit: Kit) -> None:
     kit.run("compare", "--resume", str(home)).passed()
     assert index_of(kit)[1]["verdict"] == "PASS"
     assert set(kit.everywhere(LEFT).values()) == {""}
+
+
+def test_a_users_own_plugin_is_built_measured_and_removed_like_the_others(kit: Kit) -> None:
+    """It is one file beside the parameters; here one that varies flannel."""
+    own = kit.file.parent / "plugins"
+    (own / "manifests").mkdir(parents=True)
+    shutil.copy(ROOT / "kitlib" / "lab" / "manifests" / "flannel.yaml", own / "manifests")
+    entry = yaml.safe_load((ROOT / "kitlib/plugins/catalogue/flannel.yaml").read_text())
+    entry |= {"name": "ours", "title": "Ours"}
+    entry["manifest"] |= {"addresses": ["manifests/flannel.yaml"]}
+    entry["leftovers"]["paths"].append("/var/lib/ours")
+    (own / "ours.yaml").write_text(yaml.safe_dump(entry))
+    for host in HOSTS:
+        kit.on(host, "mkdir -p /var/lib/ours")
+    done = kit.run(
+        "compare", "{params}", "--plugins", "ours", "--rounds", "1", "--packets", "20"
+    ).passed()
+    assert "ours: PASS" in done.text
+    home, index = index_of(kit)
+    (run,) = index["runs"]
+    record = json.loads((home.parents[1] / run["run_id"] / "run.json").read_text())
+    assert record["own_plugins"]["ours"]["title"] == "Ours"
+    applied = [
+        line["data"]["status"]
+        for line in lines(home.parents[1] / run["run_id"])
+        if line["kind"] == "check" and line["data"]["id"] == "cni.config-in-force"
+    ]
+    assert applied
+    assert set(applied) == {"PASS"}
+    page = (home / "report.html").read_text(encoding="utf-8")
+    assert "1 of 1" in page
+    assert set(kit.everywhere(LEFT).values()) == {""}
+    assert set(kit.everywhere("ls -d /var/lib/ours 2>/dev/null; true").values()) == {""}
