@@ -92,18 +92,20 @@ def bounds(sight: Sight, code: int, minutes: float) -> list[tuple[bool, str]]:
     ]
     if set(ALIKE) <= set(subjects):
         differs, words = difference(sight, *ALIKE)
-        told.append((not differs, f"{words}; no difference is wanted"))
+        told.append((differs is False, f"{words}; no difference is wanted"))
     if set(SLOWER) <= set(subjects):
         differs, words = difference(sight, *SLOWER)
-        told.append((differs and "slower" in words, f"{words}; slower is wanted"))
+        told.append((bool(differs) and "slower" in words, f"{words}; slower is wanted"))
     return told
 
 
-def difference(sight: Sight, one: str, other: str) -> tuple[bool, str]:
-    """Return whether two plugins differ, and how, in words."""
+def difference(sight: Sight, one: str, other: str) -> tuple[bool | None, str]:
+    """Return whether two plugins differ (None: not judged), and how, in words."""
     for row in sight.differences.to_dict("records"):
         if {row["first"], row["second"]} != {one, other}:
             continue
+        if not row["judged"]:
+            break
         ends = [row[key] for key in ("percent", "low", "high")]
         if row["first"] == other:
             ends = [100 * (100 / (100 + end) - 1) for end in ends]
@@ -111,7 +113,7 @@ def difference(sight: Sight, one: str, other: str) -> tuple[bool, str]:
         how = ("slower" if value > 0 else "faster") if row["differs"] else "no difference"
         told = f"{one} against {other}: {how} ({value:+.0f} %, {low:+.0f} to {high:+.0f})"
         return bool(row["differs"]), told
-    return False, f"{one} against {other}: never measured together"
+    return None, f"{one} against {other}: not judged, too few builds together"
 
 
 def page(sight: Sight, told: Sequence[tuple[bool, str]], load: float) -> str:

@@ -61,6 +61,8 @@ def test_what_is_wanted_of_a_comparison_is_judged_from_its_runs(tmp_path: Path) 
     assert [good for good, _ in told] == [True] * 4, told
     assert "flannel against kubenet: slower (+5" in told[3][1]
     assert [good for good, _ in bench_compare.bounds(see(paths), 8, 15.5)][:2] == [False, False]
+    once = bench_compare.bounds(see([path for path in paths if "20261121T" in path.name]), 0, 9.5)
+    assert [good for good, _ in once] == [True, True, False, False], "one round judges nothing"
     page = bench_compare.page(see(paths), told, 0.1)
     assert "| flannel |" in page
 
