@@ -184,9 +184,8 @@ def remove(
     It shows what goes. Unless the parameters (confirm_reset) or --confirm name the cluster, it
     asks; without a terminal it stops. Run again after a failure, it goes on from what is true.
     """
-    from kitlib import membership
+    from kitlib import confirming, membership
     from kitlib.progress import Follower
-    from kitlib.removal import confirm as confirm_removal
     from kitlib.removal import plan_removal, remove_hosts
     from kitlib.session import Session
 
@@ -198,7 +197,7 @@ def remove(
             with membership.whole_run(session, "kit remove"):
                 removal = plan_removal(session, host, force=force)
                 if not dry_run:
-                    confirm_removal(removal, _ask_removal if sys.stdin.isatty() else None)
+                    confirming.confirm(removal, _ask_removal if sys.stdin.isatty() else None)
                 with Follower(session.journal.path, out()):
                     remove_hosts(session, removal)
         finally:
@@ -224,7 +223,7 @@ def unplug(
     (confirm_reset) or --confirm name the cluster, it asks; without a terminal it stops. Run again
     after a failure, it goes on from what is true.
     """
-    from kitlib import membership
+    from kitlib import confirming, membership
     from kitlib import unplug as unplugging
     from kitlib.progress import Follower
     from kitlib.session import Session
@@ -236,7 +235,7 @@ def unplug(
             with membership.whole_run(session, "kit unplug"):
                 planned = unplugging.plan_unplug(session)
                 if not dry_run:
-                    unplugging.confirm(planned, _ask_unplug if sys.stdin.isatty() else None)
+                    confirming.confirm(planned, _ask_unplug if sys.stdin.isatty() else None)
                 with Follower(session.journal.path, out()):
                     unplugging.take_out(session, planned)
         finally:

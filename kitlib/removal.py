@@ -6,12 +6,12 @@ it. What would go is told first, and somebody has to say that it may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kitlib.checks import FoundCluster, confirms, found_clusters
-from kitlib.errors import ConnectError, GuardError, Interrupted
+from kitlib.errors import ConnectError, GuardError
 from kitlib.membership import alone
 from kitlib.model import CLUSTER, Outcome
 from kitlib.session import Session
@@ -19,7 +19,7 @@ from kitlib.stages import Stage
 from kitlib.stages.drain import Drain, load_of, shown
 from kitlib.stages.remove import Remove, home, last_plane, left_on
 
-__all__ = ["Removal", "confirm", "plan_removal", "remove_hosts"]
+__all__ = ["Removal", "plan_removal", "remove_hosts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class Removal:
     lost: tuple[str, ...] = ()
     confirmed: bool = False
     force: bool = False
+
+    @property
+    def subject(self) -> str:
+        """What is taken out."""
+        return ", ".join(self.names)
 
     def __str__(self) -> str:
         """Return what would be done, for the question."""
@@ -98,29 +103,6 @@ def plan_removal(session: Session, names: Sequence[str], *, force: bool = False)
         stage.plan(ctx)  # what it refuses is said before anybody is asked
     lost = tuple(filter(None, (_lost(session, name, down) for name in wanted)))
     return Removal(wanted, cluster, down, lost, confirmed, force)
-
-
-def confirm(removal: Removal, ask: Callable[[str], bool] | None) -> None:
-    """Return when the removal may be done.
-
-    Args:
-        removal: What would be done.
-        ask: Shows a person what would be done and returns the answer; None where nobody can be
-            asked.
-
-    Raises:
-        GuardError: Nobody confirmed it, and nobody can be asked.
-        Interrupted: The person said no.
-    """
-    if removal.confirmed or not removal.lost:
-        return
-    if ask is None:
-        raise GuardError(
-            f"{', '.join(removal.names)}: not removed without a word for it; it would go {removal}",
-            remedy=f'say it with  --confirm "{removal.cluster.ca_hash}"',
-        )
-    if not ask(str(removal)):
-        raise Interrupted("remove: not confirmed: nothing was changed")
 
 
 def remove_hosts(session: Session, removal: Removal) -> list[Outcome]:

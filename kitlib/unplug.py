@@ -6,17 +6,17 @@ modules call `unplug`, which wants the cluster to be named in the parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from kitlib.checks import FoundCluster, confirms, found_clusters
-from kitlib.errors import GuardError, Interrupted, PreconditionError
+from kitlib.confirming import confirm
+from kitlib.errors import GuardError, PreconditionError
 from kitlib.membership import alone
 from kitlib.model import CLUSTER, Outcome
 from kitlib.session import Session
 from kitlib.stages.unplug import Unplug, cut_off
 
-__all__ = ["Unplugging", "confirm", "plan_unplug", "take_out", "unplug"]
+__all__ = ["Unplugging", "plan_unplug", "take_out", "unplug"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class Unplugging:
     cluster: FoundCluster
     lost: tuple[str, ...] = ()
     confirmed: bool = False
+
+    @property
+    def subject(self) -> str:
+        """What is taken out."""
+        return self.plugin
 
     def __str__(self) -> str:
         """Return what would be done, for the question."""
@@ -84,29 +89,6 @@ def plan_unplug(session: Session) -> Unplugging:
         hosts = dict.fromkeys(a.target for a in plan.actions if a.target != CLUSTER)
         lost += [f"its traces on {', '.join(hosts)}"] if hosts else []
     return Unplugging(ctx.plugin.title, cluster, tuple(lost), confirmed)
-
-
-def confirm(unplugging: Unplugging, ask: Callable[[str], bool] | None) -> None:
-    """Return when the plugin may be taken out.
-
-    Args:
-        unplugging: What would be done.
-        ask: Shows a person what would be done and returns the answer; None where nobody can be
-            asked.
-
-    Raises:
-        GuardError: Nobody confirmed it, and nobody can be asked.
-        Interrupted: The person said no.
-    """
-    if unplugging.confirmed or not unplugging.lost:
-        return
-    if ask is None:
-        raise GuardError(
-            f"{unplugging.plugin}: not unplugged without a word for it; it would go {unplugging}",
-            remedy=f'say it with  --confirm "{unplugging.cluster.ca_hash}"',
-        )
-    if not ask(str(unplugging)):
-        raise Interrupted("unplug: not confirmed: nothing was changed")
 
 
 def take_out(session: Session, unplugging: Unplugging) -> Outcome:

@@ -26,9 +26,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("seeing", "charts diagnosis frames runs"),
         (
             "people",
-            "alone bundling cli comparison comparison_page comparison_plan findings in_a_row "
-            "measure membership nb notebooks pipeline plugin_pages progress reach removal report "
-            "roster rows session trust unplug",
+            "alone bundling cli comparison comparison_page comparison_plan confirming findings "
+            "in_a_row measure membership nb notebooks pipeline plugin_pages progress reach removal "
+            "report roster rows session trust unplug",
         ),
     )
 )

@@ -13,6 +13,7 @@ from test_membership import CA, OTHER, PARAMS, FakeSession, a_cluster, facts
 
 from kitlib import removal as leaving_hosts
 from kitlib.checks import FoundCluster
+from kitlib.confirming import confirm
 from kitlib.errors import (
     ConnectError,
     GuardError,
@@ -24,7 +25,7 @@ from kitlib.errors import (
 from kitlib.inventory import Role
 from kitlib.journal import Journal
 from kitlib.params import load
-from kitlib.removal import Removal, confirm
+from kitlib.removal import Removal
 from kitlib.session import Session
 from kitlib.stages import remove
 from kitlib.stages.remove import Remove

@@ -9,6 +9,7 @@ import pytest
 
 from kitlib import unplug
 from kitlib.checks import FoundCluster
+from kitlib.confirming import confirm
 from kitlib.errors import DeadlineError, GuardError, Interrupted
 from kitlib.plugins import get
 from kitlib.stages import plugin_objects
@@ -193,10 +194,10 @@ def test_somebody_has_to_say_so() -> None:
     cluster = FoundCluster("sha256:1", "c", "https://192.0.2.1:6443", ("cp",), False)
     planned = unplug.Unplugging("Flannel", cluster, ("pods: d/web",), False)
     with pytest.raises(GuardError, match="d/web") as caught:
-        unplug.confirm(planned, None)
+        confirm(planned, None)
     assert '--confirm "sha256:1"' in caught.value.remedy
     with pytest.raises(Interrupted, match="nothing was changed"):
-        unplug.confirm(planned, lambda what: False)
-    unplug.confirm(planned, lambda what: "d/web" in what)
-    unplug.confirm(unplug.Unplugging("Flannel", cluster, (), False), None)
-    unplug.confirm(unplug.Unplugging("Flannel", cluster, ("x",), True), None)
+        confirm(planned, lambda what: False)
+    confirm(planned, lambda what: "d/web" in what)
+    confirm(unplug.Unplugging("Flannel", cluster, (), False), None)
+    confirm(unplug.Unplugging("Flannel", cluster, ("x",), True), None)
