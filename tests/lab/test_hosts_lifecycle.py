@@ -35,6 +35,14 @@ def up(spec: verbs.LabSpec, directory: Path, **options: float) -> LabStatus:
     return verbs.up(spec, state_dir=directory, node="lab_node_stub", python_path=[STUB], **options)
 
 
+def begun(pid: str) -> str:
+    """Return when a process began, which tells it from another of its number; empty: it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
 def test_killed_lab_leaves_nothing_and_up_and_down_just_work(someone: Someone) -> None:
     mounts = Path("/proc/self/mountinfo").read_text()
     lab = someone.up(free_spec())
@@ -46,11 +54,13 @@ def test_killed_lab_leaves_nothing_and_up_and_down_just_work(someone: Someone) -
     theirs = set().union(*map(namespaces, pids)) - namespaces("self")
     assert len(theirs) > len(lab.spec.hosts) * 5
     pid = json.loads((someone.directory / "lab.json").read_text())["pid"]
-    # The kernel gives a namespace's number to the next one: only who lived then counts.
-    lived = [path.name for path in Path("/proc").glob("[0-9]*")]
+    # The kernel gives a namespace's number to the next one: only who was in them then counts.
+    everybody = [path.name for path in Path("/proc").glob("[0-9]*")]
+    inside = [(each, begun(each)) for each in everybody if theirs & namespaces(each)]
+    assert len(inside) >= 9
     os.kill(pid, signal.SIGKILL)
     until(lambda: not processes_of(someone.directory), seconds=5)
-    until(lambda: not theirs & set().union(*map(namespaces, lived)), seconds=5)
+    until(lambda: not [each for each, start in inside if begun(each) == start], seconds=5)
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert verbs.status(someone.directory).summary == "lab: not running; it was ended from outside"
     again = someone.up(lab.spec)
