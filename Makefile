@@ -35,8 +35,9 @@ newest:  ## Run what needs no lab under Python 3.13 as well, where that is insta
 	then $(MAKE) unit VENV=.venv-3.13 PYTHON=python3.13 TESTS='-m "not lab"'; \
 	else echo "Python 3.13 is not installed here: its tests were not run."; fi
 
-bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), and thousands of parameter files.
+bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), a million samples charted, and thousands of parameter files.
 	KIT_FUZZ=2000 $(BIN)/python -m pytest --timeout 1800 tests/test_params_fuzz.py
+	$(BIN)/python tests/bench/bench_charts.py --page docs/bench_charts.md
 	$(BIN)/python tests/bench/bench_scale.py --page docs/bench.md
 
 compare: $(VENV)/.installed  ## Every plugin compared in the lab, a quarter of an hour (writes docs/comparison.md).

@@ -212,6 +212,13 @@ class Maker:
 
 def whole_run(root: Path, nodes: int = 3, **samples: Any) -> Path:
     """Return a run in which every stage passed and every pair was measured."""
+    maker = built(root, nodes)
+    maker.samples(**samples)
+    return maker.write("PASS")
+
+
+def built(root: Path, nodes: int = 3) -> Maker:
+    """Return the maker of a run in which every stage passed; it has no samples yet."""
     maker = Maker(root, nodes)
     t = 0.1
     for name, seconds in zip(STAGES, (0.9, 1.2, 2.1, 5.4, 0.8, 4.6, 3.9, 6.5), strict=True):
@@ -221,8 +228,7 @@ def whole_run(root: Path, nodes: int = 3, **samples: Any) -> Path:
         at = 7.4 if index == 0 else 13.5 + 0.07 * index + maker.random.uniform(0, 1.5)
         plugin = max(10.1, at + 0.1)
         maker.node(index, at, plugin + 2.6 + maker.random.uniform(0, 1), plugin)
-    maker.samples(**samples)
-    return maker.write("PASS")
+    return maker
 
 
 def failed_run(root: Path) -> Path:

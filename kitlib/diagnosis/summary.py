@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 
@@ -24,6 +27,27 @@ __all__ = [
     "ready_before",
     "stage_figure",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A run's samples and what is computed of them; nobody changes these tables."""
+
+    samples: pd.DataFrame
+    summary: pd.DataFrame
+
+
+def _measured(run: Run) -> _Measured:
+    """Return what was measured, read and computed once as long as the files stay the same."""
+    files = sorted((run.path / "samples" / "ping").glob("*.parquet"))
+    stats = [each.stat() for each in files]
+    return _read(run.path.resolve(), tuple((each.st_mtime_ns, each.st_size) for each in stats))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
+    samples = frames.samples(Run(path))
+    return _Measured(samples, frames.latency_summary(samples))
 
 
 def stage_figure(run: Run) -> Picture | None:
@@ -110,10 +134,10 @@ def readiness_checks(run: Run) -> list[Check]:
 
 def measured_nodes(run: Run) -> list[str]:
     """Return the nodes in the order of the parameters, then any others that were measured."""
-    samples = frames.samples(run)
-    seen = dict.fromkeys([*samples["src"], *samples["dst"]])
+    samples = _measured(run).samples
+    seen = [*samples["src"].unique(), *samples["dst"].unique()]
     named = [host.name for host in run.hosts]
-    return [*named, *sorted(str(name) for name in seen if name not in named)]
+    return [*named, *sorted({str(name) for name in seen} - set(named))]
 
 
 def latency_figure(run: Run) -> Picture | None:
@@ -121,7 +145,7 @@ def latency_figure(run: Run) -> Picture | None:
 
     None when nothing was measured.
     """
-    summary = frames.latency_summary(frames.samples(run))
+    summary = _measured(run).summary
     if summary.empty:
         return None
     nodes = measured_nodes(run)
@@ -148,7 +172,7 @@ def latency_figure(run: Run) -> Picture | None:
 
 def latency_distribution(run: Run) -> Picture | None:
     """Return the distribution of all round trips, pod and host path; None when not measured."""
-    samples = frames.samples(run)
+    samples = _measured(run).samples
     if samples.empty:
         return None
     middles = samples[~samples["warmup"]].groupby("path", observed=True)["rtt_ms"].median()
@@ -167,14 +191,14 @@ def latency_table(run: Run) -> pd.DataFrame:
     Further columns: `difference_ms` and `ratio` against the host path's p50 of the same pair, NaN
     for host rows and where there is no baseline.
     """
-    summary = frames.latency_summary(frames.samples(run))
+    summary = _measured(run).summary
     cost = latency.overhead(summary)[["src", "dst", "difference_ms", "ratio"]].assign(path="pod")
     return summary.merge(cost, on=["src", "dst", "path"], how="left")
 
 
 def latency_checks(run: Run) -> list[Check]:
     """Return what the samples say about the network."""
-    summary = frames.latency_summary(frames.samples(run))
+    summary = _measured(run).summary
     return latency.checks(summary, measured_nodes(run))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import bench_charts
 import bench_compare
 import bench_scale
 from bench_scale import Run
@@ -70,3 +71,15 @@ def test_what_is_wanted_of_a_comparison_is_judged_from_its_runs(tmp_path: Path) 
     swapped += [compared_run(tmp_path / "x", "nuage", n, pod=0.024) for n in (1, 2, 3)]
     told = bench_compare.bounds(see(swapped), 0, 9.5)
     assert [good for good, _ in told] == [True, True, False, True], told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "mib", "wanted"),
+    [(10.0, 1024.0, [True, True]), (10.1, 900.0, [False, True]), (9.0, 1025.0, [True, False])],
+)
+def test_time_and_memory_of_a_large_record_are_judged(
+    seconds: float, mib: float, wanted: list[bool]
+) -> None:
+    seen = bench_charts.Seen(200, 1_000_000, seconds, 6.0, mib, 2.0, {"report": seconds})
+    assert [good for good, _ in bench_charts.bounds(seen)][:2] == wanted
+    assert bench_charts.page(seen).count("- FAIL: ") == wanted.count(False)
