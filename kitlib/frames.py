@@ -22,6 +22,7 @@ __all__ = [
     "checks",
     "commands",
     "hosts",
+    "latency_nodes",
     "latency_summary",
     "load_run",
     "samples",
@@ -68,6 +69,12 @@ SUMMARY_COLUMNS = (
 are of all replies of the pair over all rounds (linear interpolation between neighbours, so below
 100 replies p99 lies between the two slowest); p50_low and p50_high bound the true median with 95 %
 confidence (order statistics, no assumption about the distribution), NaN below 6 replies."""
+
+NODE_COLUMNS = (
+    "node", "path", "n", "lost", "p5_ms", "p25_ms", "p50_ms", "p75_ms", "p95_ms", "p99_ms",
+)  # fmt: skip
+"""`latency_nodes`: percentiles of all replies to packets that a node sent or was sent; n and lost
+count those packets, so each counts for two nodes."""
 
 PERCENTILES = {"min_ms": 0.0, "p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "max_ms": 1.0}
 
@@ -221,6 +228,31 @@ def latency_summary(samples: pd.DataFrame) -> pd.DataFrame:
     answered = kept[~kept["lost"] & ~kept["duplicate"]]
     joined = counts.join(_spread(answered, keys)).reset_index()
     return joined[list(SUMMARY_COLUMNS)].astype(dict.fromkeys(keys, "str"))
+
+
+def latency_nodes(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each node and path; columns: NODE_COLUMNS.
+
+    Warm-up packets and duplicates are left out.
+    """
+    import pandas as pd
+
+    if samples.empty:
+        return _frame([], NODE_COLUMNS)
+    kept = samples.loc[~samples["warmup"] & ~samples["duplicate"], ["src", "dst", "path", "lost"]]
+    kept["rtt_ms"] = samples["rtt_ms"]
+    names = sorted({*map(str, kept["src"].unique()), *map(str, kept["dst"].unique())})
+    ends = [
+        kept.assign(node=pd.Categorical(kept[end].astype("object"), categories=names))
+        for end in ("src", "dst")
+    ]
+    grouped = pd.concat(ends).groupby(["node", "path"], observed=True, sort=True)
+    shares = {0.05: "p5_ms", 0.25: "p25_ms", 0.5: "p50_ms", 0.75: "p75_ms", 0.95: "p95_ms"}
+    shares[0.99] = "p99_ms"
+    spread = grouped["rtt_ms"].quantile(pd.Index(list(shares))).unstack().rename(columns=shares)
+    counts = grouped.agg(n=("lost", "size"), lost=("lost", "sum"))
+    joined = counts.join(spread).reset_index()
+    return joined[list(NODE_COLUMNS)].astype({"node": "str", "path": "str"})
 
 
 def _spread(answered: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

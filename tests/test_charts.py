@@ -139,8 +139,8 @@ def test_figures_are_drawn_for_small_and_large_clusters(tmp_path: Path, nodes: i
     assert len(pictures) == 4
     heat = pictures[2]
     labels = [label for label in heat.axes[0].get_xticklabels() if label.get_text()]
-    assert len(labels) <= 25
-    assert bool(words(heat.axes[0])) == (nodes < 13)
+    assert len(labels) <= charts.ALL_NAMED
+    assert bool(words(heat.axes[0])) == (nodes <= charts.LABELLED)
     image = Image.open(io.BytesIO(heat.png(60)))
     assert image.size[0] > 400
     # in grey, the fast and the slow end of the scale differ clearly

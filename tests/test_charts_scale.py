@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 
-from make_record import make_record
+import itertools
 
-from kitlib import frames
+from make_record import ZONES, make_record
+
+from kitlib import charts, frames
 from kitlib.diagnosis import summary
 from kitlib.diagnosis.latency import MOST
 from kitlib.model import Status
@@ -55,3 +60,64 @@ def test_samples_that_came_since_are_seen(tmp_path: Path) -> None:
     rows = frames.samples(run).assign(round=3).to_dict("records")
     frames.write_samples(run.path / "samples" / "ping" / "0003.parquet", rows)
     assert summary.latency_table(run)["n"].sum() == 2 * before
+
+
+def test_nodes_of_a_zone_stand_beside_each_other_and_the_odd_one_stands_last(record: Run) -> None:
+    names = summary.measured_nodes(record)
+    table = frames.latency_summary(frames.samples(record))
+    order = charts.seriated(table, names)
+    assert sorted(order) == sorted(names)
+    assert order[-1] == "worker-12"
+    zones = [names.index(name) % ZONES for name in order[:-1]]
+    assert sum(one != other for one, other in itertools.pairwise(zones)) == ZONES - 1
+    assert charts.seriated(table.sample(frac=1, random_state=1), names) == order
+    nothing = table.assign(p50_ms=float("nan"))
+    assert charts.seriated(nothing, names) == names
+
+
+def test_a_large_heat_map_says_in_words_what_stands_out(record: Run) -> None:
+    picture = summary.latency_figure(record)
+    assert picture is not None
+    beside = " ".join(picture.get_suptitle().split())
+    for said in (picture.alt, beside):
+        assert "Slowest nodes by p50 (µs): worker-12 " in said
+        assert "No reply: worker-1 to worker-22." in said
+        assert "Most loss to and from: worker-8 " in said
+    table = frames.latency_summary(frames.samples(record))
+    pods = table[table["path"] == "pod"]
+    assert f"{pods['lost'].sum()} of {pods['n'].sum()} packets lost" in picture.alt
+    dots, crosses = picture.axes[0].collections
+    assert len(crosses.get_offsets()) == int((pods["lost"] == pods["n"]).sum()) == 1
+    assert len(dots.get_offsets()) == int(((pods["lost"] > 0) & (pods["lost"] < pods["n"])).sum())
+    drawing = charts.svg(picture, "large")
+    assert drawing.count("<image") <= 6
+    assert drawing.count("<path") + drawing.count("<use") < 24 * 24 * 5
+
+
+@pytest.mark.parametrize("nodes", [3, 40])
+def test_the_bands_have_the_percentiles_of_each_nodes_packets(nodes: int) -> None:
+    draw = np.random.default_rng(3)
+    names = [f"n{number:02d}" for number in range(nodes)]
+    rows = pd.DataFrame(
+        [
+            {"src": src, "dst": dst, "path": "pod", "rtt_ms": value, "lost": False}
+            for src in names
+            for dst in names
+            if src != dst
+            for value in draw.lognormal(src == "n01" or dst == "n01", 0.2, 5)
+        ]
+    ).assign(warmup=False, duplicate=False)
+    rows.loc[0, ["lost", "rtt_ms"]] = [True, None]
+    table = frames.latency_nodes(rows)
+    assert tuple(table.columns) == frames.NODE_COLUMNS
+    own = rows[(rows["src"] == "n01") | (rows["dst"] == "n01")]
+    slow = table.set_index("node").loc["n01"]
+    assert (slow["n"], slow["lost"]) == (len(own), int(own["lost"].sum()))
+    assert slow["p95_ms"] == pytest.approx(np.nanquantile(own["rtt_ms"], 0.95))
+    ax = charts.latency_bands(Figure().add_subplot(), table)
+    named = [label.get_text() for label in ax.get_yticklabels()] if nodes == 3 else [
+        text.get_text().split()[0] for text in ax.texts
+    ]  # fmt: skip
+    assert named[0] == "n01"
+    assert len(named) == (3 if nodes == 3 else 8)
+    assert ax.get_xlabel().startswith("Round-trip time, ms")

@@ -9,27 +9,34 @@ from kitlib.charts.compared import (
     readiness_bars,
 )
 from kitlib.charts.drawing import Picture, in_figures, svg, unit_of
-from kitlib.charts.run import (
+from kitlib.charts.latency import (
+    ALL_NAMED,
+    LABELLED,
+    latency_bands,
     latency_bar,
     latency_ecdf,
     latency_heatmap,
     latency_scale,
-    readiness_waterfall,
-    stage_timeline,
+    seriated,
 )
+from kitlib.charts.run import readiness_waterfall, stage_timeline
 
 __all__ = [
+    "ALL_NAMED",
+    "LABELLED",
     "Picture",
     "cost_chart",
     "difference_matrix",
     "ecdf_panel",
     "in_figures",
+    "latency_bands",
     "latency_bar",
     "latency_ecdf",
     "latency_heatmap",
     "latency_scale",
     "readiness_bars",
     "readiness_waterfall",
+    "seriated",
     "stage_timeline",
     "svg",
     "unit_of",

@@ -15,7 +15,7 @@ import pandas as pd
 
 from kitlib.model import Check, Status
 
-__all__ = ["Limits", "checks", "overhead"]
+__all__ = ["Limits", "checks", "overhead", "standing_out"]
 
 OVERHEAD_COLUMNS = ("src", "dst", "pod_p50_ms", "host_p50_ms", "difference_ms", "ratio")
 """`overhead`: the pod path's median beside the host-to-host median of the same ordered pair."""
@@ -79,6 +79,62 @@ def overhead(summary: pd.DataFrame) -> pd.DataFrame:
     both["difference_ms"] = both["pod_p50_ms"] - both["host_p50_ms"]
     both["ratio"] = both["pod_p50_ms"] / both["host_p50_ms"]
     return both[list(OVERHEAD_COLUMNS)]
+
+
+def standing_out(
+    summary: pd.DataFrame, nodes: pd.DataFrame, factor: float, unit: str, most: int = 3
+) -> list[str]:
+    """Return what is to be seen in a heat map, in sentences: range, slowest, loss, silence.
+
+    Args:
+        summary: `frames.latency_summary`.
+        nodes: `frames.latency_nodes`.
+        factor: From milliseconds to the unit.
+        unit: The unit of the numbers.
+        most: How many are named of each.
+    """
+
+    def number(value: float) -> str:
+        return f"{value * factor:.{0 if value * factor >= 100 else 1}f}"
+
+    pods = summary[summary["path"] == "pod"]
+    answered = pods.dropna(subset=["p50_ms"]).sort_values("p50_ms", ascending=False)
+    lost, sent = int(pods["lost"].sum()), int(pods["n"].sum())
+    told = []
+    if len(answered):
+        told.append(
+            f"Pod to pod {number(answered['p50_ms'].min())} to {number(answered['p50_ms'].max())} "
+            f"{unit}, median pair {number(answered['p50_ms'].median())}; "
+            f"{lost} of {sent} packets lost."
+        )
+        slow = ", ".join(
+            f"{src} to {dst} {number(value)}"
+            for src, dst, value in answered.head(most)[["src", "dst", "p50_ms"]].itertuples(
+                index=False
+            )
+        )
+        ends = nodes[nodes["path"] == "pod"].dropna(subset=["p50_ms"])
+        slowest = ends.sort_values(["p50_ms", "node"], ascending=[False, True]).head(most)
+        named = ", ".join(
+            f"{node} {number(value)}"
+            for node, value in zip(slowest["node"], slowest["p50_ms"], strict=True)
+        )
+        told.append(f"Slowest nodes by p50 ({unit}): {named}. Slowest pairs: {slow}.")
+    hosts = summary[summary["path"] == "host"].dropna(subset=["p50_ms"])
+    if len(hosts):
+        low, high = hosts["p50_ms"].min(), hosts["p50_ms"].max()
+        told.append(f"Host to host {number(low)} to {number(high)} {unit}.")
+    if lost:
+        hurt = nodes[(nodes["path"] == "pod") & (nodes["lost"] > 0)]
+        share = (100.0 * hurt["lost"] / hurt["n"]).set_axis(hurt["node"])
+        worst = share.sort_values(ascending=False, kind="stable").head(most)
+        listed = ", ".join(f"{node} {value:.1f} %" for node, value in worst.items())
+        told.append(f"Most loss to and from: {listed}.")
+    silent = pods[(pods["lost"] == pods["n"]) & (pods["n"] > 0)]
+    if len(silent):
+        named = _pairs(zip(silent["src"], silent["dst"], strict=True), most)
+        told.append(f"No reply: {named}.")
+    return told
 
 
 def _coverage(pods: pd.DataFrame, nodes: Sequence[str]) -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,6 +36,7 @@ class _Measured:
 
     samples: pd.DataFrame
     summary: pd.DataFrame
+    nodes: pd.DataFrame
 
 
 def _measured(run: Run) -> _Measured:
@@ -47,7 +49,7 @@ def _measured(run: Run) -> _Measured:
 @lru_cache(maxsize=1)
 def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
     samples = frames.samples(Run(path))
-    return _Measured(samples, frames.latency_summary(samples))
+    return _Measured(samples, frames.latency_summary(samples), frames.latency_nodes(samples))
 
 
 def stage_figure(run: Run) -> Picture | None:
@@ -149,16 +151,25 @@ def latency_figure(run: Run) -> Picture | None:
     if summary.empty:
         return None
     nodes = measured_nodes(run)
+    few = len(nodes) <= charts.LABELLED
     factor, unit = charts.unit_of(summary["p50_ms"])
-    pods = summary[summary["path"] == "pod"]
-    lost, sent = int(pods["lost"].sum()), int(pods["n"].sum())
-    answered = pods.dropna(subset=["p50_ms"])
-    alt = f"Heat map of median round-trip times between {len(nodes)} nodes in {unit}. "
-    if len(answered):
-        low, high = answered["p50_ms"].min() * factor, answered["p50_ms"].max() * factor
-        alt += f"Pod to pod {low:.0f} to {high:.0f} {unit}; {lost} of {sent} packets lost."
-    panel = 3.2 if len(nodes) <= 4 else 4.0 if len(nodes) <= 12 else 5.2
-    picture = Picture(panel * 2 + 1.6, panel + 0.9, caption=_caption(run, timing=False), alt=alt)
+    told = latency.standing_out(summary, _measured(run).nodes, factor, unit)
+    order = "" if few else " Nodes with alike latencies stand beside each other."
+    alt = (
+        f"Heat map of median round-trip times between {len(nodes)} nodes in {unit}.{order} "
+        + " ".join(told)
+    )
+    panel = 3.2 if len(nodes) <= 4 else 4.0 if len(nodes) <= 8 else 5.6
+    # More than a few need words beside the picture: no one finds one of 40,000 squares.
+    beside = "" if few else "\n".join(textwrap.fill(each, 165) for each in told)
+    top = 0.0 if few else 0.17 * (beside.count("\n") + 2)
+    picture = Picture(
+        panel * 2 + 1.6, panel + 0.9 + top, caption=_caption(run, timing=False), alt=alt
+    )
+    if not few:
+        nodes = charts.seriated(summary, nodes)
+        key = "Dot: lost packets. Cross: no reply. Nodes with alike latencies beside each other."
+        picture.suptitle(f"{beside}\n{key}", x=0.01, ha="left", fontsize=8.5)
     scale = charts.latency_scale(summary)
     panels = picture.subplots(1, 2)
     for ax, path, words in zip(
@@ -177,11 +188,20 @@ def latency_distribution(run: Run) -> Picture | None:
         return None
     middles = samples[~samples["warmup"]].groupby("path", observed=True)["rtt_ms"].median()
     said = ", ".join(f"{path} path {value:.3f} ms" for path, value in middles.items())
+    nodes = _measured(run).nodes
+    pods = nodes[nodes["path"] == "pod"].sort_values("p50_ms", ascending=False)
+    slowest = ", ".join(
+        f"{node} {value:.3f} ms"
+        for node, value in zip(pods["node"].head(3), pods["p50_ms"], strict=False)
+    )
     picture = Picture(
-        7.6, 3.6, caption=_caption(run, timing=False),
-        alt=f"Cumulative distribution of round-trip times; medians: {said}.",
+        11.4, 3.7 + 0.17 * max(0, min(len(pods), 30) - 12), caption=_caption(run, timing=False),
+        alt=f"Cumulative distribution of round-trip times; medians: {said}. Beside it the spread "
+        f"of each node's packets between pods; slowest medians: {slowest or 'none'}.",
     )  # fmt: skip
-    charts.latency_ecdf(picture.add_subplot(), samples)
+    left, right = picture.subplots(1, 2, width_ratios=(1.15, 1))
+    charts.latency_ecdf(left, samples)
+    charts.latency_bands(right, nodes)
     return picture
 
 
