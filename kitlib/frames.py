@@ -22,6 +22,7 @@ __all__ = [
     "checks",
     "commands",
     "hosts",
+    "latency_costs",
     "latency_nodes",
     "latency_summary",
     "load_run",
@@ -64,11 +65,18 @@ baseline); rtt_ms is NaN exactly where lost; reason is the network's own words o
 SUMMARY_COLUMNS = (
     "src", "dst", "path", "n", "lost", "loss_pct", "duplicates",
     "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms", "max_ms",
+    "difference_ms", "ratio",
 )  # fmt: skip
 """`latency_summary`: n counts packets sent after warm-up, lost those without a reply; percentiles
 are of all replies of the pair over all rounds (linear interpolation between neighbours, so below
 100 replies p99 lies between the two slowest); p50_low and p50_high bound the true median with 95 %
-confidence (order statistics, no assumption about the distribution), NaN below 6 replies."""
+confidence (order statistics, no assumption about the distribution), NaN below 6 replies.
+difference_ms and ratio are what the pod path costs over the host path of the same pair in the same
+round (`latency_costs`), of several rounds the middle one; NaN for host rows and without a baseline.
+"""
+
+COST_COLUMNS = ("round", "src", "dst", "pod_p50_ms", "host_p50_ms", "difference_ms", "ratio")
+"""`latency_costs`: one row for each ordered pair in each round in which both paths answered."""
 
 NODE_COLUMNS = (
     "node", "path", "n", "lost", "p5_ms", "p25_ms", "p50_ms", "p75_ms", "p95_ms", "p99_ms",
@@ -227,7 +235,28 @@ def latency_summary(samples: pd.DataFrame) -> pd.DataFrame:
     counts["loss_pct"] = 100.0 * counts["lost"] / counts["n"]
     answered = kept[~kept["lost"] & ~kept["duplicate"]]
     joined = counts.join(_spread(answered, keys)).reset_index()
+    pairs = latency_costs(samples).groupby(["src", "dst"], observed=True)
+    middle = pairs[["difference_ms", "ratio"]].median().reset_index().assign(path="pod")
+    joined = joined.astype(dict.fromkeys(keys, "str"))
+    joined = joined.merge(middle, on=keys, how="left")
     return joined[list(SUMMARY_COLUMNS)].astype(dict.fromkeys(keys, "str"))
+
+
+def latency_costs(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return what each pair's pod path costs over its host path, round by round.
+
+    Columns: COST_COLUMNS. Warm-up packets and duplicates are left out.
+    """
+    if samples.empty:
+        return _frame([], COST_COLUMNS)
+    kept = samples[~samples["warmup"] & ~samples["duplicate"] & ~samples["lost"]]
+    keys = ["round", "src", "dst", "path"]
+    medians = kept.groupby(keys, observed=True, sort=True)["rtt_ms"].median().unstack("path")
+    medians.columns = [f"{path}_p50_ms" for path in medians.columns]
+    both = medians.reindex(columns=["pod_p50_ms", "host_p50_ms"]).dropna().reset_index()
+    both["difference_ms"] = both["pod_p50_ms"] - both["host_p50_ms"]
+    both["ratio"] = both["pod_p50_ms"] / both["host_p50_ms"]
+    return both[list(COST_COLUMNS)].astype({"src": "str", "dst": "str"})
 
 
 def latency_nodes(samples: pd.DataFrame) -> pd.DataFrame:

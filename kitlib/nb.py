@@ -151,6 +151,12 @@ class Bound:
 
         return frame_rows(summary.latency_table(self._run()), digits=3)
 
+    def latency_pooled(self) -> Rows:
+        """Return all pairs together (ms) and the cost over the hosts, with 95 % intervals."""
+        from kitlib.diagnosis import summary
+
+        return frame_rows(summary.latency_pooled(self._run()), digits=3)
+
     def latency_verdict(self) -> Rows:
         """Judge the latencies.
 

@@ -306,9 +306,37 @@ def _latency(run: Run) -> Mapping[str, Any] | None:
     return {
         "heatmap": drawn(heatmap, "latency"),
         "ecdf": drawn(ecdf, "ecdf"),
+        "pooled": _pooled(summary.latency_pooled(run), factor, unit, digits),
         "table": table_of(titles, rows),
         "left_out": whole - len(rows),
     }
+
+
+def _pooled(table: Any, factor: float, unit: str, digits: int) -> Listed:
+    """Return each path's numbers, all pairs together, each with its interval."""
+
+    def bounded(row: Mapping[str, Any], name: str, ending: str, digits: int, by: float) -> str:
+        value, low, high = (
+            _number(row[f"{name}{part}{ending}"], digits, by) for part in ("", "_low", "_high")
+        )
+        return value if low == NOTHING else f"{value} ({low} to {high})"
+
+    rows = [
+        (
+            str(row["path"]),
+            str(row["pairs"]),
+            f"{row['n']:,}",
+            f"{row['loss_pct']:.2f}",
+            *(
+                bounded(row, name, "_ms", digits, factor)
+                for name in ("p50", "p90", "p99", "difference")
+            ),
+            bounded(row, "ratio", "", 2, 1.0),
+        )
+        for row in table.to_dict("records")
+    ]
+    percentiles = (f"#{name}, {unit}" for name in ("p50", "p90", "p99", "Difference"))
+    return table_of(("Path", "#Pairs", "#n", "#Loss, %", *percentiles, "#Ratio"), rows)
 
 
 def _why_missing(run: Run, stages: Any, *, needs: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from synthetic import START, Maker, empty_run, failed_run, whole_run
 
 from kitlib import frames
-from kitlib.diagnosis import latency, readiness, summary
+from kitlib.diagnosis import latency, pooled, readiness, summary
 from kitlib.model import Status
 from kitlib.runs import load_run
 
@@ -186,9 +188,13 @@ def test_a_pair_that_was_not_measured_is_missing(tmp_path: Path) -> None:
 
 
 def pairs(*rows: tuple[str, str, str, float]) -> pd.DataFrame:
+    hosts = {(src, dst): p50 for src, dst, path, p50 in rows if path == "host"}
+    none = float("nan")
     return pd.DataFrame(
         [
             {"src": src, "dst": dst, "path": path, "n": 20, "lost": 0, "p50_ms": p50}
+            | {"difference_ms": p50 - hosts.get((src, dst), none)}
+            | {"ratio": p50 / hosts.get((src, dst), none)}
             for src, dst, path, p50 in rows
         ]
     )
@@ -280,3 +286,58 @@ def test_a_node_waits_only_for_pods_that_somebody_wants(tmp_path: Path) -> None:
     assert pd.isna(found["n", "workload_scheduled"]["waited_s"])
     assert found["n", "workload_running"]["waited_s"] == 2.5
     assert summary.readiness_table(load_run(run))["longest_wait"].tolist() == ["Ready (10.0 s)"]
+
+
+def measured(*rounds: Mapping[tuple[str, str, str], Sequence[float]]) -> pd.DataFrame:
+    """Return samples of rounds: (src, dst, path) -> round-trip times, NaN for a lost packet."""
+    return pd.DataFrame(
+        [
+            {"round": number, "src": src, "dst": dst, "path": path, "rtt_ms": rtt}
+            for number, each in enumerate(rounds, 1)
+            for (src, dst, path), times in each.items()
+            for rtt in times
+        ]
+    ).assign(lost=lambda rows: rows["rtt_ms"].isna(), warmup=False, duplicate=False)
+
+
+def test_the_cost_is_set_against_the_hosts_of_the_same_round() -> None:
+    """A machine that is slower in one round is no plugin's fault: both paths are."""
+    quick = {("a", "b", "host"): [1.0] * 8, ("a", "b", "pod"): [1.5] * 8}
+    slow = {("a", "b", "host"): [10.0] * 3, ("a", "b", "pod"): [10.5] * 30}
+    table = frames.latency_summary(measured(quick, slow)).set_index("path")
+    assert table.loc["pod", "difference_ms"] == pytest.approx(0.5)
+    assert table.loc["pod", "ratio"] == pytest.approx((1.5 + 1.05) / 2)
+    assert table.loc["host", ["difference_ms", "ratio"]].isna().all()
+    (both,) = latency.overhead(table.reset_index()).to_dict("records")
+    assert both["difference_ms"] == pytest.approx(0.5)
+
+
+def test_percentiles_of_all_pairs_are_of_all_packets_and_no_averages() -> None:
+    lost = float("nan")
+    rows = measured(
+        {
+            ("a", "b", "pod"): [1.0] * 90,
+            ("b", "a", "pod"): [9.0] * 10 + [lost] * 5,
+            ("a", "b", "host"): [0.5] * 10,
+            ("b", "a", "host"): [2.0] * 10,
+        }
+    )
+    table = pooled.pooled(rows, frames.latency_costs(rows)).set_index("path")
+    assert tuple(table.reset_index().columns) == pooled.POOLED_COLUMNS
+    pods, hosts = table.loc["pod"], table.loc["host"]
+    assert (pods["p50_ms"], pods["p90_ms"], pods["p99_ms"]) == (1.0, 1.0, 9.0)
+    assert (pods["n"], pods["lost"], pods["pairs"], pods["rounds"]) == (105, 5, 2, 1)
+    assert pods["difference_ms"] == pytest.approx((0.5 + 7.0) / 2)
+    assert pods["ratio"] == pytest.approx((2.0 * 4.5) ** 0.5)
+    assert pods["difference_low_ms"] < 3.75 < pods["difference_high_ms"]
+    assert math.isnan(hosts["difference_ms"])
+
+
+def test_one_sender_in_one_round_has_no_interval_and_no_samples_have_no_row() -> None:
+    rows = measured({("a", "b", "pod"): [1.0, 2.0, 3.0]})
+    (row,) = pooled.pooled(rows, frames.latency_costs(rows)).to_dict("records")
+    assert row["p50_ms"] == 2.0
+    assert math.isnan(row["p50_low_ms"])
+    assert math.isnan(row["ratio"])
+    nothing = frames.samples(load_run(RECORDED)).iloc[:0]
+    assert pooled.pooled(nothing, frames.latency_costs(nothing)).empty

@@ -10,6 +10,7 @@ import pytest
 from kitlib.diagnosis.intervals import (
     Clusters,
     clustered,
+    clustered_quantiles,
     contrasts,
     pooled_quantile,
     studentised_range,
@@ -154,3 +155,29 @@ def test_one_round_alone_judges_nothing():
     assert not only.judged
     assert not only.differs
     assert contrasts({}) == []
+
+
+def test_quantiles_drawn_at_once_are_those_drawn_one_by_one() -> None:
+    draw = np.random.default_rng(4)
+    cells = draw.integers(6, size=500)
+    values = draw.lognormal(0.1 * cells, 0.3)
+    clusters = Clusters(range(6))
+    fast = clustered_quantiles(clusters, values, cells, [0.5, 0.99])
+    for share, found in zip((0.5, 0.99), fast, strict=True):
+        slow = clustered(clusters, pooled_quantile(values, cells, share))
+        assert (found.value, found.low, found.high) == pytest.approx(
+            (slow.value, slow.low, slow.high)
+        )
+
+
+def test_the_interval_of_one_run_holds_the_true_median_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(8)
+    senders, packets, trials = 10, 40, 200
+    cells = np.repeat(np.arange(senders), packets)
+    clusters = Clusters(range(senders))
+    hits = 0
+    for _ in range(trials):
+        values = draw.normal(0, 1, senders)[cells] + draw.normal(0, 1, len(cells))
+        (found,) = clustered_quantiles(clusters, values, cells, [0.5])
+        hits += found.low <= 0 <= found.high
+    assert 0.9 <= hits / trials <= 0.99

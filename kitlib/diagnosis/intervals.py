@@ -1,4 +1,4 @@
-"""How sure a number is: intervals for one plugin's latency, and for the differences of many.
+"""How sure a number is: intervals for the latency of a run or plugin, for differences of many.
 
 Packets are no independent witnesses. Those of one ping share what the machine did just then, all
 pairs of one build share how that build came out, and a thousand packets of one build know nothing
@@ -9,6 +9,8 @@ few. Both methods here count builds, not packets:
   round pairs of nodes, both with replacement and always with all their packets. Few clusters make
   such intervals too narrow (the spread of R draws is short by (R - 1) / R, and a normal quantile
   stands where Student's belongs), so they are widened by just that.
+  Within one run, which has no other to be compared with, the cell is what a node sent in a round:
+  such intervals say how the number would move with other nodes and moments, not with other builds.
 * `contrasts`: the differences between plugins, by the analysis that belongs to the design, blocks
   of one build each: value = plugin + round + rest. The rest of all plugins together says how much
   builds differ by themselves, which three builds of one plugin could not. The intervals hold for
@@ -33,6 +35,7 @@ __all__ = [
     "Contrast",
     "Interval",
     "clustered",
+    "clustered_quantiles",
     "contrasts",
     "pooled_quantile",
     "studentised_range",
@@ -44,6 +47,7 @@ SEED = 20
 NORMAL = 1.959964
 """The 97.5th percentile of the normal distribution."""
 _DRAWS = 200_000
+_GRID = 4096
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -116,6 +120,10 @@ class Clusters:
         draw = np.random.default_rng(seed)
         members = [np.flatnonzero(of == number) for number in range(self.rounds)]
         self.draws: Counts = np.zeros((resamples, len(of)), dtype=np.int64)
+        if self.rounds == len(of) > 0:  # nothing is drawn within: all draws at once
+            even = np.full(len(of), 1 / len(of))
+            self.draws = draw.multinomial(len(of), even, size=resamples)
+            return
         for row in self.draws:
             for number in draw.integers(self.rounds, size=self.rounds):
                 cells = members[number]
@@ -133,7 +141,44 @@ def clustered(clusters: Clusters, statistic: Statistic) -> Interval:
     value = statistic(clusters.once)
     if clusters.rounds < 2 or math.isnan(value):
         return Interval(value)
-    drawn = np.array([statistic(counts) for counts in clusters.draws])
+    return _bounded(clusters, value, np.array([statistic(each) for each in clusters.draws]))
+
+
+def clustered_quantiles(
+    clusters: Clusters, values: Floats, cells: Counts, shares: Sequence[float]
+) -> list[Interval]:
+    """Return quantiles of all values together with their intervals, fast for a million values.
+
+    All draws are made at once, on a grid of the values' own ranks: each bound is one of the
+    values, exact for a few thousand of them and within a four-thousandth of the ranks for more.
+
+    Args:
+        clusters: What is drawn.
+        values: One for each packet that came back.
+        cells: The cell of each.
+        shares: 0.5 for the median.
+    """
+    if not len(values):
+        return [Interval(math.nan) for _ in shares]
+    exact = [float(np.quantile(values, share, method="inverted_cdf")) for share in shares]
+    if clusters.rounds < 2:
+        return [Interval(value) for value in exact]
+    ranks = np.unique(np.linspace(0, len(values) - 1, _GRID).round().astype(int))
+    grid = np.unique(np.partition(values, ranks)[ranks])
+    place = cells * len(grid) + np.searchsorted(grid, values)
+    counts = np.bincount(place, minlength=len(clusters.once) * len(grid))
+    passed = np.cumsum(counts.reshape(len(clusters.once), len(grid)), axis=1, dtype=float)
+    drawn = clusters.draws.astype(float) @ passed
+    found = []
+    for share, value in zip(shares, exact, strict=True):
+        enough = drawn >= share * drawn[:, -1:] - 1e-9
+        at = np.where(drawn[:, -1] > 0, grid[np.argmax(enough, axis=1)], math.nan)
+        found.append(_bounded(clusters, value, at))
+    return found
+
+
+def _bounded(clusters: Clusters, value: float, drawn: Floats) -> Interval:
+    """Return the bounds that the draws give, widened for their being few."""
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     wider = clusters.widening
     return Interval(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from kitlib import charts, frames
 from kitlib.charts import Picture
-from kitlib.diagnosis import latency, readiness
+from kitlib.diagnosis import latency, pooled, readiness
 from kitlib.model import Check
 from kitlib.runs import Run
 
@@ -20,6 +20,7 @@ __all__ = [
     "latency_checks",
     "latency_distribution",
     "latency_figure",
+    "latency_pooled",
     "latency_table",
     "measured_nodes",
     "readiness_checks",
@@ -37,6 +38,7 @@ class _Measured:
     samples: pd.DataFrame
     summary: pd.DataFrame
     nodes: pd.DataFrame
+    pooled: pd.DataFrame
 
 
 def _measured(run: Run) -> _Measured:
@@ -49,7 +51,12 @@ def _measured(run: Run) -> _Measured:
 @lru_cache(maxsize=1)
 def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
     samples = frames.samples(Run(path))
-    return _Measured(samples, frames.latency_summary(samples), frames.latency_nodes(samples))
+    return _Measured(
+        samples,
+        frames.latency_summary(samples),
+        frames.latency_nodes(samples),
+        pooled.pooled(samples, frames.latency_costs(samples)),
+    )
 
 
 def stage_figure(run: Run) -> Picture | None:
@@ -206,14 +213,13 @@ def latency_distribution(run: Run) -> Picture | None:
 
 
 def latency_table(run: Run) -> pd.DataFrame:
-    """Return `frames.latency_summary` with what each pod pair costs over its host baseline.
+    """Return `frames.latency_summary` of the run."""
+    return _measured(run).summary.copy()
 
-    Further columns: `difference_ms` and `ratio` against the host path's p50 of the same pair, NaN
-    for host rows and where there is no baseline.
-    """
-    summary = _measured(run).summary
-    cost = latency.overhead(summary)[["src", "dst", "difference_ms", "ratio"]].assign(path="pod")
-    return summary.merge(cost, on=["src", "dst", "path"], how="left")
+
+def latency_pooled(run: Run) -> pd.DataFrame:
+    """Return `pooled.pooled` of the run: all pairs together, with 95 % intervals."""
+    return _measured(run).pooled.copy()
 
 
 def latency_checks(run: Run) -> list[Check]:
