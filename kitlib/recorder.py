@@ -25,11 +25,16 @@ KINDS = {
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
     "events": "/api/v1/events",
+    "csrs": "/apis/certificates.k8s.io/v1/certificatesigningrequests",
 }
 """File name in watch/ -> path of the API."""
 
 RETRY = 0.2
 """Seconds between two attempts to reach the API."""
+
+NOT_SERVED, ASK_AGAIN = (403, 404), 5.0
+"""What an API answers that does not give a kind (csrs before 1.19, or without the right to read
+them), and after how many seconds it is asked again."""
 
 
 class Recorder:
@@ -127,13 +132,20 @@ class Recorder:
                 stream.gap(str(error))
                 if isinstance(error, ApiError) and error.status >= 400:
                     kube = None  # an answer, though no success: the link itself works
-                self._stop.wait(RETRY)
+                away = isinstance(error, ApiError) and error.status in NOT_SERVED
+                self._stop.wait(ASK_AGAIN if away and name == "csrs" else RETRY)
 
 
 def write_once(journal: Journal, kube: Kube) -> None:
-    """Write every node, pod and event as it is now into the run's watch files."""
+    """Write every node, pod, event and CSR as it is now into the run's watch files."""
     for name, path in KINDS.items():
-        _Stream(journal.path / "watch" / f"{name}.jsonl").relist(kube.get(path))
+        try:
+            listing = kube.get(path)
+        except ApiError as error:
+            if name == "csrs" and error.status in NOT_SERVED:
+                continue
+            raise
+        _Stream(journal.path / "watch" / f"{name}.jsonl").relist(listing)
 
 
 class _Stream:
@@ -181,7 +193,8 @@ class _Stream:
     def _write(self, **line: Any) -> None:
         self._last = time.time()
         obj = line.get("obj")
-        if obj:
+        # What a Node's fields were last changed at is wanted of those that were there before.
+        if obj and not (line.get("listed") and self._path.stem == "nodes"):
             obj["object"].get("metadata", {}).pop("managedFields", None)
         append_line(self._path, {"t": round(self._last, 6), **mask(line)})
 

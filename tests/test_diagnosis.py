@@ -14,8 +14,9 @@ from synthetic import START, Maker, empty_run, failed_run, whole_run
 
 from kitlib import frames
 from kitlib.diagnosis import latency, pooled, readiness, summary
+from kitlib.diagnosis import moments as moments_of
 from kitlib.model import Status
-from kitlib.runs import load_run
+from kitlib.runs import WatchLine, load_run
 
 RECORDED = Path(__file__).parent / "data" / "recorded-run"
 
@@ -35,6 +36,9 @@ def test_the_phases_of_a_real_cluster() -> None:
     assert at["w1", "image_pulled"] == 1795370890.142
     assert at["w1", "plugin_running"] == 1795370891.116
     assert at["w1", "ready"] == 1795370894.041
+    assert at["m1", "pod_cidr"] == 1795370853.571
+    assert at["w1", "pod_cidr"] == 1795370863.985
+    assert at["w1", "taint_lifted"] == 1795370894.052
     # CoreDNS waited since before w2 existed, and is the first workload there.
     assert at["w2", "workload_running"] == 1795370903.744
     assert ("m1", "workload_running") not in found
@@ -64,11 +68,14 @@ def test_the_plugin_is_an_argument() -> None:
 
 def test_what_a_list_brought_has_the_time_of_its_object() -> None:
     line = json.loads((RECORDED / "watch" / "nodes.jsonl").read_text().splitlines()[0])
-    late = readiness.WatchLine(line["t"] + 300, "ADDED", line["obj"]["object"], listed=True)
-    node = readiness._nodes([late])["m1"]
+    late = WatchLine(line["t"] + 300, "ADDED", line["obj"]["object"], listed=True)
+    node = moments_of._nodes([late])["m1"]
     created = node.moments["registered"]
     assert created.t == 1795370836.0
-    assert (created.resolution, created.source) == (1.0, "object time stamp")
+    assert (created.resolution, created.source) == (
+        1.0,
+        "object time stamp (creationTimestamp)",
+    )
 
 
 @pytest.mark.parametrize("deletion_seen", [True, False])

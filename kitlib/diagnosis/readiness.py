@@ -3,17 +3,23 @@
 | phase | what it is | where it is read |
 | --- | --- | --- |
 | kubeadm_started | `kubeadm init` or `join` was started on the host | journal |
+| tls_bootstrap | the kubelet's client certificate was issued for its bootstrap token (a first
+  control plane has none: kubeadm writes its certificate) | CertificateSigningRequest watch |
 | registered | the Node object appeared | node watch |
+| pod_cidr | the Node has its part of the pod CIDR (some plugins never ask for one) | node watch |
 | plugin_scheduled | the plugin's pod was given to the node | pod watch |
 | image_pulled | every image of that pod was there (its last first `Pulled` event) | event watch |
 | plugin_running | every container of that pod runs | pod watch |
 | cni_present | the CNI configuration was written | its file time on the host; else the first Node
   status that no longer says NetworkPluginNotReady, which may come seconds later |
 | ready | the first Node status with Ready=True | node watch |
+| taint_lifted | the not-ready taint is gone, other pods may come | node watch |
 | workload_running | the first pod with an address of the pod network runs | pod watch |
 
 A time from a watch is the moment of arrival here (1 ms). What was there before the watch began has
-its object's own time stamp (1 s, the cluster's clock). `source` says which, value by value. The
+the time that is written in an object (1 s, the cluster's clock); what is written there again when
+something else changes is an upper bound only. `source` says which, value by value; `living` makes
+the same table from the objects of any cluster, also one that the kit did not build. The
 order is not a law: on a real cluster a node can be Ready before its plugin's pod runs, since the
 configuration is written by an init container.
 """
@@ -21,13 +27,22 @@ configuration is written by an init container.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from kitlib.diagnosis.moments import (
+    AT_THE_LATEST,
+    KINDS,
+    MILLISECOND,
+    Moment,
+    NodeStory,
+    PodSelector,
+    story,
+)
 from kitlib.errors import ParamsError
 from kitlib.model import Check, Status
+from kitlib.plugins import Plugin, catalogue
 from kitlib.runs import Run, WatchLine, parse_time
 
 __all__ = [
@@ -37,18 +52,22 @@ __all__ = [
     "PHASES",
     "PodSelector",
     "checks",
+    "living",
     "node_phases",
     "plugin_pods",
 ]
 
 PHASES = {
     "kubeadm_started": "kubeadm started",
+    "tls_bootstrap": "TLS bootstrap",
     "registered": "node registered",
+    "pod_cidr": "pod CIDR assigned",
     "plugin_scheduled": "plugin pod scheduled",
     "image_pulled": "images pulled",
     "plugin_running": "plugin running",
     "cni_present": "CNI configuration",
     "ready": "Ready",
+    "taint_lifted": "taint lifted",
     "workload_scheduled": "first workload pod scheduled",
     "workload_running": "first workload pod running",
 }
@@ -68,53 +87,31 @@ offset_s counts from the first phase of any node in this run and is negative for
 before the run (where all nodes were there before it, from the first phase of all); waited_s is the
 time since the node's previous phase, in order of time; NaN for NOT_THE_NODES."""
 
-MILLISECOND, SECOND = 0.001, 1.0
-AT_THE_LATEST = "at the latest"
-"""How the source of a time ends that is only an upper bound."""
-_NETWORK_MISSING = ("NetworkPluginNotReady", "network plugin is not ready")
-
-
-@dataclass(frozen=True, slots=True)
-class PodSelector:
-    """Which pods are meant: a namespace and labels that they all carry."""
-
-    namespace: str
-    labels: Mapping[str, str]
-
-    def matches(self, pod: Mapping[str, Any]) -> bool:
-        """Return whether this pod object is one of them."""
-        meta = pod.get("metadata", {})
-        carried = meta.get("labels") or {}
-        return meta.get("namespace") == self.namespace and all(
-            carried.get(key) == value for key, value in self.labels.items()
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    t: float
-    resolution: float
-    source: str
-
-
-@dataclass(slots=True)
-class _Node:
-    """One Node object (a node that was deleted and came back is another one)."""
-
-    uid: str
-    control_plane: bool = False
-    network_missing: bool = False
-    moments: dict[str, _Moment] = field(default_factory=dict)
-
 
 def plugin_pods(run: Run) -> tuple[PodSelector, ...]:
-    """Return the pods that the run's plugin has on every node, as the catalogue knows them."""
+    """Return the pods that the run's plugin has on every node, as the catalogue knows them.
+
+    Of a run that names no plugin (a cluster that the kit did not build): `every_plugin`.
+    """
+    if not run.plugin:
+        return every_plugin()
     try:
-        workloads = run.catalogue.wanted(run.plugin, run.plugin_delegate).workloads
+        return _selectors([run.catalogue.wanted(run.plugin, run.plugin_delegate)])
     except ParamsError:  # a plugin of another release of the kit: the other phases still hold
         return ()
+
+
+def every_plugin() -> tuple[PodSelector, ...]:
+    """Return the pods that any plugin of the catalogue has on every node."""
+    return _selectors(catalogue().values())
+
+
+def _selectors(plugins: Iterable[Plugin]) -> tuple[PodSelector, ...]:
     return tuple(
-        PodSelector(each.namespace, each.selector) for each in workloads if each.kind == "DaemonSet"
+        PodSelector(each.namespace, each.selector)
+        for plugin in plugins
+        for each in plugin.workloads
+        if each.kind == "DaemonSet"
     )
 
 
@@ -126,19 +123,48 @@ def node_phases(run: Run, plugin: Sequence[PodSelector] | None = None) -> pd.Dat
         plugin: The plugin's own pods on each node; None takes the catalogue's.
     """
     selectors = plugin_pods(run) if plugin is None else tuple(plugin)
-    nodes = _nodes(run.watch("nodes"))
-    pods = _pods(run.watch("pods"))
-    _add_pods(nodes, pods, selectors, run.watch("events"))
+    nodes = story({kind: run.watch(kind) for kind in KINDS}, selectors)
     roles = {host.name: host.role for host in run.hosts}
     names = list(roles) + sorted(name for name in nodes if name not in roles)
     table = {name: dict(nodes[name].moments) if name in nodes else {} for name in names}
     _add_journal(run, table)
-    rows = [row for name in names for row in _rows(name, table[name])]
+    return _table(table, nodes, roles, begins=run.started)
+
+
+def living(
+    objects: Mapping[str, Sequence[Mapping[str, Any]]],
+    now: float,
+    plugin: Sequence[PodSelector] | None = None,
+) -> pd.DataFrame:
+    """Return what a cluster's objects tell by themselves; columns: COLUMNS.
+
+    Args:
+        objects: KINDS -> the items of their lists, with managedFields; what is missing is unknown.
+        now: Unix time at which they were read.
+        plugin: The plugin's own pods; None looks for those of every plugin in the catalogue.
+    """
+    lists = {
+        kind: [WatchLine(now, "ADDED", item, listed=True) for item in objects.get(kind, ())]
+        for kind in KINDS
+    }
+    nodes = story(lists, every_plugin() if plugin is None else tuple(plugin))
+    table = {name: dict(nodes[name].moments) for name in sorted(nodes)}
+    return _table(table, nodes, {}, begins=None)
+
+
+def _table(
+    table: Mapping[str, Mapping[str, Moment]],
+    nodes: Mapping[str, NodeStory],
+    roles: Mapping[str, str],
+    *,
+    begins: float | None,
+) -> pd.DataFrame:
+    rows = [row for name, moments in table.items() for row in _rows(name, moments)]
     for row in rows:
         known = nodes.get(row["node"])
         role = "control_plane" if known and known.control_plane else "worker"
         row["role"] = roles.get(row["node"], role)
-    return _frame(rows, begins=run.started)
+    return _frame(rows, begins=begins)
 
 
 def checks(phases: pd.DataFrame) -> list[Check]:
@@ -191,132 +217,7 @@ def checks(phases: pd.DataFrame) -> list[Check]:
     return found
 
 
-def _nodes(lines: Iterable[WatchLine]) -> dict[str, _Node]:
-    nodes: dict[str, _Node] = {}
-    for line in lines:
-        meta = line.object.get("metadata", {})
-        name, uid = str(meta.get("name", "")), str(meta.get("uid", ""))
-        if line.type == "DELETED":
-            nodes.pop(name, None)
-            continue
-        created = parse_time(meta.get("creationTimestamp"))
-        node = nodes.get(name)
-        if node is None or node.uid != uid:
-            node = nodes[name] = _Node(uid)
-            node.moments["registered"] = _moment(line, created, "node watch")
-        labels = meta.get("labels") or {}
-        node.control_plane = node.control_plane or any(
-            f"node-role.kubernetes.io/{word}" in labels for word in ("control-plane", "master")
-        )
-        status = line.object.get("status") or {}
-        ready = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), None)
-        if ready is None:
-            continue
-        changed = parse_time(ready.get("lastTransitionTime"))
-        if any(words in str(ready.get("message", "")) for words in _NETWORK_MISSING):
-            node.network_missing = True
-            node.moments.pop("cni_present", None)
-        elif node.network_missing or ready.get("status") == "True":
-            node.moments.setdefault("cni_present", _bound(_moment(line, changed, "node watch")))
-        if ready.get("status") == "True":
-            node.moments.setdefault("ready", _moment(line, changed, "node watch"))
-    return nodes
-
-
-def _pods(lines: Iterable[WatchLine]) -> dict[str, list[WatchLine]]:
-    """Return uid -> the lines of one pod."""
-    pods: dict[str, list[WatchLine]] = {}
-    for line in lines:
-        if line.type != "DELETED":
-            pods.setdefault(str(line.object.get("metadata", {}).get("uid", "")), []).append(line)
-    return pods
-
-
-def _add_pods(
-    nodes: Mapping[str, _Node],
-    pods: Mapping[str, list[WatchLine]],
-    selectors: Sequence[PodSelector],
-    events: Iterable[WatchLine],
-) -> None:
-    pulls = _pulls(events)
-    for uid, lines in pods.items():
-        last = lines[-1].object
-        spec = last.get("spec", {})
-        node = nodes.get(str(spec.get("nodeName") or ""))
-        if node is None:
-            continue
-        born = parse_time(last.get("metadata", {}).get("creationTimestamp"))
-        placed = next(line for line in lines if line.object.get("spec", {}).get("nodeName"))
-        scheduled = _moment(placed, born, "pod watch")
-        if scheduled.t < node.moments["registered"].t - SECOND:
-            continue  # it ran on an earlier node of the same name
-        running = next((line for line in lines if _runs(line.object)), None)
-        if any(selector.matches(last) for selector in selectors):
-            _earliest(node, "plugin_scheduled", scheduled)
-            if uid in pulls:
-                _earliest(node, "image_pulled", pulls[uid])
-            if running:
-                since = _since(running.object)
-                _earliest(node, "plugin_running", _moment(running, since, "pod watch"))
-        elif running and not spec.get("hostNetwork"):
-            moment = _moment(running, _since(running.object), "pod watch")
-            known = node.moments.get("workload_running")
-            if known is None or moment.t < known.t:
-                node.moments["workload_running"] = moment
-                node.moments["workload_scheduled"] = scheduled
-
-
-def _pulls(events: Iterable[WatchLine]) -> dict[str, _Moment]:
-    """Return pod uid -> when the last of its images had come for the first time."""
-    firsts: dict[tuple[str, str], _Moment] = {}
-    for line in events:
-        if line.object.get("reason") != "Pulled" or line.type == "DELETED":
-            continue
-        about = line.object.get("involvedObject") or line.object.get("regarding") or {}
-        key = (str(about.get("uid", "")), str(about.get("fieldPath", "")))
-        stamp = parse_time(line.object.get("firstTimestamp") or line.object.get("eventTime"))
-        firsts.setdefault(key, _moment(line, stamp, "event watch"))
-    found: dict[str, _Moment] = {}
-    for (uid, _), moment in firsts.items():
-        if uid not in found or moment.t > found[uid].t:
-            found[uid] = moment
-    return found
-
-
-def _runs(pod: Mapping[str, Any]) -> bool:
-    """Return whether every container of a pod runs."""
-    status = pod.get("status") or {}
-    states = [each.get("state") or {} for each in status.get("containerStatuses") or ()]
-    wanted = len(pod.get("spec", {}).get("containers") or states)
-    running = len(states) >= max(wanted, 1) and all("running" in state for state in states)
-    return status.get("phase") == "Running" and running
-
-
-def _since(pod: Mapping[str, Any]) -> float | None:
-    """Return when the last container of a running pod was started, by the object."""
-    states = [each["state"]["running"] for each in pod["status"]["containerStatuses"]]
-    starts = [parse_time(state.get("startedAt")) for state in states]
-    return max((start for start in starts if start is not None), default=None)
-
-
-def _earliest(node: _Node, phase: str, moment: _Moment) -> None:
-    known = node.moments.get(phase)
-    if known is None or moment.t < known.t:
-        node.moments[phase] = moment
-
-
-def _moment(line: WatchLine, stamp: float | None, source: str) -> _Moment:
-    """Return the time of arrival; for what a list brought, the object's own time."""
-    if line.listed and stamp is not None and line.t - stamp > SECOND:
-        return _Moment(stamp, SECOND, "object time stamp")
-    return _Moment(line.t, MILLISECOND, source)
-
-
-def _bound(moment: _Moment) -> _Moment:
-    return _Moment(moment.t, moment.resolution, f"{moment.source}, {AT_THE_LATEST}")
-
-
-def _add_journal(run: Run, table: Mapping[str, dict[str, _Moment]]) -> None:
+def _add_journal(run: Run, table: Mapping[str, dict[str, Moment]]) -> None:
     """Add what the journal knows: when kubeadm was started, when the configuration was written."""
     for entry in run.entries:
         moments = table.get(entry.host)
@@ -325,20 +226,23 @@ def _add_journal(run: Run, table: Mapping[str, dict[str, _Moment]]) -> None:
         if entry.kind == "command.started":
             words = str(entry.data.get("command", "")).replace("'", " ").split()
             if "kubeadm" in words and ({"init", "join"} & set(words)):
-                moments["kubeadm_started"] = _Moment(entry.t, MILLISECOND, "journal")
+                moments["kubeadm_started"] = Moment(entry.t, MILLISECOND, "journal")
         elif entry.kind == "snapshot" and "cni_configuration" in entry.data:
             written = parse_time((entry.data["cni_configuration"] or {}).get("modified"))
             if written is not None:
                 source = "file time on the host"
-                moments["cni_present"] = _Moment(written, MILLISECOND, source)
+                moments["cni_present"] = Moment(written, MILLISECOND, source)
 
 
-def _rows(name: str, known: Mapping[str, _Moment]) -> list[dict[str, Any]]:
+def _rows(name: str, known: Mapping[str, Moment]) -> list[dict[str, Any]]:
     moments = dict(known)
     if NOT_THE_NODES in moments and (
         "ready" not in moments or moments[NOT_THE_NODES].t < moments["ready"].t
     ):
         del moments[NOT_THE_NODES]  # a pod was waiting already: all the time was the node's
+    cidr, ready = moments.get("pod_cidr"), moments.get("ready")
+    if cidr and ready and cidr.source.endswith(AT_THE_LATEST) and cidr.t > ready.t:
+        del moments["pod_cidr"]  # a bound that far away says nothing
     return [
         {
             "node": name,
