@@ -512,13 +512,25 @@ def bundle(
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    export: Annotated[
+        bool, typer.Option("--export", help="Write every chart and its table to charts/ too.")
+    ] = False,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(help="Write the headline figures there, as OpenMetrics.", show_default=False),
+    ] = None,
 ) -> None:
     """Write a run's report.html again, from its record alone."""
-    from kitlib.report import write_report
+    from kitlib.report import write_exports, write_metrics, write_report
 
     if not (run_dir / "run.json").is_file():
         raise ParamsError(f"{run_dir}: no run.json in it: a run directory is wanted")
     out().print(str(write_report(run_dir)), soft_wrap=True)
+    if export:
+        made = write_exports(run_dir)
+        out().print(f"{run_dir / 'charts'}: {len(made)} files", soft_wrap=True)
+    if metrics is not None:
+        out().print(str(write_metrics(run_dir, metrics)), soft_wrap=True)
 
 
 @app.command()

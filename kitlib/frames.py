@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "as_csv",
+    "as_parquet",
     "checks",
     "commands",
     "hosts",
@@ -203,6 +205,29 @@ def write_samples(path: Path | str, rows: Iterable[Mapping[str, object]]) -> Pat
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def as_csv(frame: pd.DataFrame) -> bytes:
+    """Return a table as CSV in UTF-8: times as ISO 8601, nothing for what is not known."""
+    shown = frame.copy()
+    for name in shown.columns:
+        if shown[name].dtype.kind == "M":
+            shown[name] = shown[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    text: str = shown.to_csv(index=False, lineterminator="\n")
+    return text.encode()
+
+
+def as_parquet(frame: pd.DataFrame) -> bytes:
+    """Return a table as a Parquet file."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def samples(run: Run, probe: str = "ping") -> pd.DataFrame:

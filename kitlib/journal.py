@@ -9,6 +9,7 @@ Layout (the contract between doing and looking):
         watch/*.jsonl   nodes, pods, events as the API streamed them
         samples/        probe rows, one Parquet file a round
         notebooks/      executed copies
+        charts/         every chart and its table as files, where they were asked for
         report.html
 
 Several processes append to one run (the build and each notebook's kernel): every line is one

@@ -24,10 +24,22 @@ from kitlib import __version__, charts, frames
 from kitlib.charts import Picture
 from kitlib.checks import UNSUPPORTED
 from kitlib.diagnosis import readiness, summary
+from kitlib.diagnosis.export import export, write_whole
+from kitlib.diagnosis.metrics import openmetrics
 from kitlib.model import Check, Status
 from kitlib.runs import Run, load_run
 
-__all__ = ["Drawn", "Listed", "drawn", "table_of", "utc", "write_page", "write_report"]
+__all__ = [
+    "Drawn",
+    "Listed",
+    "drawn",
+    "table_of",
+    "utc",
+    "write_exports",
+    "write_metrics",
+    "write_page",
+    "write_report",
+]
 
 _CHECKS_FAILED = re.compile(r"\bchecks?(?:\(s\))? failed$")
 """The end of an error that only counts checks: they are findings themselves."""
@@ -83,6 +95,26 @@ def write_report(run_dir: Path | str) -> Path:
     """
     run = load_run(run_dir)
     return write_page("report.html.j2", run.path / "report.html", _content(run))
+
+
+def write_exports(run_dir: Path | str) -> list[Path]:
+    """Return the files of every chart and its table, written to the run's `charts/`.
+
+    Raises:
+        PreconditionError: The directory is not a run's.
+        RecordError: They cannot be written.
+    """
+    return export(load_run(run_dir))
+
+
+def write_metrics(run_dir: Path | str, target: Path) -> Path:
+    """Return the path of the run's headline figures, written whole or not at all.
+
+    Raises:
+        PreconditionError: The directory is not a run's.
+        RecordError: The file cannot be written.
+    """
+    return write_whole(target, openmetrics(load_run(run_dir)).encode())
 
 
 def write_page(template: str, target: Path, content: Mapping[str, Any]) -> Path:

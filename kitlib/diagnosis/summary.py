@@ -20,6 +20,7 @@ __all__ = [
     "latency_checks",
     "latency_distribution",
     "latency_figure",
+    "latency_nodes",
     "latency_pooled",
     "latency_table",
     "measured_nodes",
@@ -215,6 +216,11 @@ def latency_distribution(run: Run) -> Picture | None:
 def latency_table(run: Run) -> pd.DataFrame:
     """Return `frames.latency_summary` of the run."""
     return _measured(run).summary.copy()
+
+
+def latency_nodes(run: Run) -> pd.DataFrame:
+    """Return `frames.latency_nodes` of the run."""
+    return _measured(run).nodes.copy()
 
 
 def latency_pooled(run: Run) -> pd.DataFrame:

@@ -1,0 +1,135 @@
+"""Every chart of a run as files, its picture as PNG and SVG and its table as CSV and Parquet.
+
+They go into `charts/` of the run directory, with `columns.csv`, which says what each column means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from uuid import uuid4
+
+import pandas as pd
+
+from kitlib import charts, frames
+from kitlib.charts import Picture
+from kitlib.diagnosis import readiness, summary
+from kitlib.errors import RecordError
+from kitlib.runs import Run
+
+__all__ = ["COLUMNS", "EXPORTS", "export", "write_whole"]
+
+EXPORTS: dict[str, tuple[Callable[[Run], Picture | None], Callable[[Run], pd.DataFrame]]] = {
+    "stages": (summary.stage_figure, frames.stages),
+    "readiness": (summary.readiness_figure, readiness.node_phases),
+    "latency": (summary.latency_figure, summary.latency_table),
+    "latency_nodes": (summary.latency_distribution, summary.latency_nodes),
+    "latency_all": (lambda _: None, summary.latency_pooled),
+}
+"""Name of the files -> the picture (none for a table alone) and the table."""
+
+_LOW, _HIGH = "lower bound of its 95 % confidence", "upper bound of its 95 % confidence"
+
+COLUMNS = {
+    "stage": "the stage's name",
+    "verdict": "PASS, FAIL, PLANNED, INTERRUPTED; UNFINISHED without an end",
+    "started": "when it began, UTC",
+    "offset_s": "seconds since the run's (readiness: the build's) first moment",
+    "seconds": "how long it took",
+    "changes": "how many changes were made or planned",
+    "reason": "why the verdict is what it is",
+    "node": "the node's name",
+    "role": "control_plane or worker",
+    "phase": "the phase's short name",
+    "label": "the phase in words",
+    "t": "when it was reached, UTC; empty for never",
+    "resolution_s": "how exactly that is known, seconds",
+    "source": "what it was read from",
+    "waited_s": "seconds since the node's phase before it",
+    "src": "the node that sends",
+    "dst": "the node that answers",
+    "path": "pod: between pods; host: between the hosts themselves, the baseline",
+    "pairs": "ordered pairs of nodes",
+    "rounds": "how often they were measured",
+    "n": "packets sent after warm-up",
+    "lost": "of these, without a reply",
+    "loss_pct": "lost in percent of n",
+    "duplicates": "replies that came twice",
+    "min_ms": "the fastest reply, milliseconds",
+    "p5_ms": "5 % of all replies took no longer, milliseconds",
+    "p25_ms": "25 % of all replies took no longer, milliseconds",
+    "p50_ms": "the median of all replies, milliseconds",
+    "p75_ms": "75 % of all replies took no longer, milliseconds",
+    "p90_ms": "90 % of all replies took no longer, milliseconds",
+    "p95_ms": "95 % of all replies took no longer, milliseconds",
+    "p99_ms": "99 % of all replies took no longer, milliseconds",
+    "max_ms": "the slowest reply, milliseconds",
+    "difference_ms": "pods' median less the hosts' of the same pair and round, milliseconds",
+    "ratio": "pods' median over the hosts' of the same pair and round",
+    **{f"{name}_low_ms": _LOW for name in ("p50", "p90", "p99", "difference")},
+    **{f"{name}_high_ms": _HIGH for name in ("p50", "p90", "p99", "difference")},
+    "ratio_low": _LOW,
+    "ratio_high": _HIGH,
+}
+"""What each column of an exported table means."""
+
+
+def export(run: Run) -> list[Path]:
+    """Return the files written to `charts/`: of every chart that the run has data for.
+
+    What an earlier export left of a chart that there is no data for any more is removed.
+
+    Raises:
+        RecordError: They cannot be written.
+    """
+    target = run.path / "charts"
+    made: list[Path] = []
+    listed: list[dict[str, str]] = []
+    for name, (figure, tabled) in EXPORTS.items():
+        picture, table = figure(run), tabled(run)
+        files: dict[str, bytes] = {}
+        if picture is not None:
+            drawing = charts.svg(picture, name)
+            opening, rest = drawing.split(">", 1)
+            drawing = f"{opening}><title>{escape(picture.alt)}</title>{rest}"
+            head = '<?xml version="1.0" encoding="utf-8"?>\n'
+            files |= {"png": picture.png(), "svg": (head + drawing).encode()}
+        if len(table):
+            files |= {"csv": frames.as_csv(table), "parquet": frames.as_parquet(table)}
+            listed += [
+                {"file": name, "column": column, "meaning": COLUMNS[column]}
+                for column in map(str, table.columns)
+            ]
+        for ending in ("png", "svg", "csv", "parquet"):
+            path = target / f"{name}.{ending}"
+            if ending in files:
+                made.append(write_whole(path, files[ending]))
+            else:
+                path.unlink(missing_ok=True)
+    if made:
+        made.append(write_whole(target / "columns.csv", frames.as_csv(pd.DataFrame(listed))))
+    return made
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Return the path after writing the file whole or not at all; its directory is made.
+
+    Raises:
+        RecordError: It cannot be written; what was there before is still there.
+    """
+    # Not `.prom` at the end: a collector that looks just now must not read half a file.
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            remedy="make room there or name another place, then run the same command again",
+        ) from error
+    return path
