@@ -286,8 +286,12 @@ def latency_bands(ax: Axes, nodes: pd.DataFrame) -> Axes:
         )
         ax.set_yticks(rows, list(own["node"]))
     else:
-        ax.fill_betweenx(rows, value["p5"], value["p95"], color="#d4d4d4", lw=0, label="p5 to p95")
-        ax.fill_betweenx(rows, value["p25"], value["p75"], color="#8fa3bd", lw=0, label="p25, p75")
+        ax.fill_betweenx(
+            rows, value["p5"], value["p95"], color="#d4d4d4", lw=0, step="mid", label="p5 to p95"
+        )
+        ax.fill_betweenx(
+            rows, value["p25"], value["p75"], color="#8fa3bd", lw=0, step="mid", label="p25 to p75"
+        )
         ax.plot(value["p50"], rows, color=POD, lw=1.8, label="p50")
         # Names stand at even distances, each with a line to its row: the rows are too thin.
         step = len(own) / 26

@@ -121,20 +121,21 @@ def readiness_table(run: Run) -> pd.DataFrame:
     one that never came), `longest_wait` (the phase that the node waited for longest).
     """
     phases = readiness.node_phases(run)
-    rows = []
-    for name, group in phases.groupby("node", sort=False):
-        known = group.dropna(subset=["offset_s"])
-        zero = known["offset_s"].min()
-        since = dict(zip(group["label"], group["offset_s"] - zero, strict=True))
-        waits = known.dropna(subset=["waited_s"]).sort_values("waited_s")
-        slowest = ""
-        if len(waits):
-            worst = waits.iloc[-1]
-            slowest = f"{worst['label']} ({worst['waited_s']:.1f} s)"
-        row = {"node": name, "role": group["role"].iloc[0], **since, "longest_wait": slowest}
-        rows.append(row)
     columns = ["node", "role", *readiness.PHASES.values(), "longest_wait"]
-    return pd.DataFrame(rows, columns=columns)
+    if phases.empty:
+        return pd.DataFrame(columns=columns)
+    of = phases.groupby("node", sort=False)
+    since = phases.assign(since=phases["offset_s"] - of["offset_s"].transform("min"))
+    # A phase stands once for each node; unlike pivot, this keeps the nodes' order.
+    wide = since.set_index(["node", "label"])["since"].unstack("label")
+    known = phases.dropna(subset=["offset_s", "waited_s"]).sort_values("waited_s", kind="stable")
+    last = known.drop_duplicates("node", keep="last").set_index("node")
+    waits = zip(last["label"], last["waited_s"], strict=True)
+    words = [f"{label} ({waited:.1f} s)" for label, waited in waits]
+    longest = pd.Series(words, index=last.index, dtype="object")
+    table = wide.reindex(list(of.groups)).join(of["role"].first())
+    table["longest_wait"] = longest.reindex(table.index).fillna("")
+    return table.reset_index().reindex(columns=columns)
 
 
 def readiness_checks(run: Run) -> list[Check]:
