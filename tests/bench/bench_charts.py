@@ -20,9 +20,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_scale import machine_text
-from make_record import make_record
-
 NODES, SAMPLES = 200, 1_000_000
 MOST_SECONDS, MOST_MIB, MOST_PAGE_MB = 10.0, 1024.0, 5.0
 
@@ -73,6 +70,8 @@ def see(run_dir: Path) -> dict[str, object]:
 
 def measured(nodes: int = NODES, samples: int = SAMPLES) -> Seen:
     """Return what a fresh process needed for a fresh record."""
+    from make_record import make_record  # here: the measured process must not pay for it
+
     with tempfile.TemporaryDirectory() as root:
         run_dir = make_record(Path(root), nodes, samples)
         began = time.perf_counter()
@@ -114,6 +113,8 @@ def bounds(seen: Seen) -> list[tuple[bool, str]]:
 
 def page(seen: Seen) -> str:
     """Return the Markdown page."""
+    from bench_scale import machine_text
+
     return "\n".join(
         [
             "# How long a large record takes to be seen",
