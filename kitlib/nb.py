@@ -91,6 +91,13 @@ class Bound:
 
         return summary.readiness_figure(self._run())
 
+    def readiness_words(self) -> Rows:
+        """Return which phase and which node took longest."""
+        from kitlib.diagnosis import summary
+
+        words = summary.readiness_words(self._run())
+        return Rows(("what the times say",), tuple((each,) for each in words))
+
     def readiness_table(self) -> Rows:
         """Return when each node reached each moment, in seconds."""
         from kitlib.diagnosis import summary

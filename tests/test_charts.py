@@ -125,6 +125,41 @@ def test_the_waterfall_says_who_was_not_ready(tmp_path: Path) -> None:
     assert notes == ["Ready before this run", "Ready at 4.0 s", "not Ready", "not registered"]
 
 
+def test_many_nodes_are_a_distribution_and_the_slowest_by_name(tmp_path: Path) -> None:
+    run = load_run(whole_run(tmp_path, 50))
+    picture = summary.readiness_figure(run)
+    assert picture is not None
+    above, below = picture.axes
+    phases = readiness.node_phases(run)
+    ready = phases[phases["phase"] == "ready"].sort_values("offset_s")
+    last = list(ready["node"][::-1][:12])
+    assert [label.get_text() for label in below.get_yticklabels()] == last
+    assert "images pulled" in [label.get_text() for label in above.get_yticklabels()]
+    assert any(word.startswith("median") for word in words(above))
+    assert picture.alt.startswith("What 50 nodes waited for. Slowest phase: ")
+    assert f"Last to be Ready: {last[0]}, " in picture.alt
+
+
+def test_the_slowest_phase_and_node_are_named() -> None:
+    said = summary.readiness_words(load_run(RECORDED))
+    assert said == [
+        "Slowest phase: plugin pod scheduled, 24.0 s in the median of 3 node(s), at most 34.5 s "
+        "on m1.",
+        "Last to be Ready: m1, after 71.6 s; it waited longest for plugin pod scheduled (34.5 s).",
+    ]
+
+
+def test_nodes_that_never_came_are_first_among_the_slowest(tmp_path: Path) -> None:
+    maker = Maker(tmp_path, 45)
+    for index in range(45):
+        maker.node(index, 7.0 + index / 10, None if index == 3 else 11.0 + index / 5, 8.0)
+    run = load_run(maker.write())
+    picture = summary.readiness_figure(run)
+    assert picture is not None
+    assert picture.axes[1].get_yticklabels()[0].get_text() == "worker-3"
+    assert "Not Ready: 1 of 45 node(s)." in summary.readiness_words(run)
+
+
 def test_a_failed_stage_is_hatched_and_named(tmp_path: Path) -> None:
     run = load_run(failed_run(tmp_path))
     ax = charts.stage_timeline(Figure().add_subplot(), frames.stages(run))

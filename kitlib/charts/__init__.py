@@ -19,6 +19,7 @@ from kitlib.charts.latency import (
     latency_scale,
     seriated,
 )
+from kitlib.charts.over_nodes import wait_distribution
 from kitlib.charts.run import readiness_waterfall, stage_timeline
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "stage_timeline",
     "svg",
     "unit_of",
+    "wait_distribution",
 ]

@@ -96,7 +96,9 @@ def readiness_waterfall(
         origin: What happened at zero, for the axis.
     """
     labels = dict(zip(phases["phase"], phases["label"], strict=True))
-    order = list(labels)
+    # Shades for those only that somebody waited for: fewer of them differ more.
+    waited_for = set(phases.loc[(phases["offset_s"] >= 0) & (phases["waited_s"] != 0), "phase"])
+    order = [phase for phase in labels if phase in waited_for] or list(labels)
     nodes = list(dict.fromkeys(phases["node"]))
     shades = {
         name: CIVIDIS(0.05 + 0.9 * i / max(len(order) - 1, 1)) for i, name in enumerate(order)
@@ -152,7 +154,7 @@ def readiness_waterfall(
         at, up = zip(*triangles, strict=True)
         ax.plot(at, up, marker="v", ms=6 if few else 3, color=INK, ls="", clip_on=False)
     _name_rows(ax, nodes)
-    ax.set_xlim(0, end * (1.2 if few else 1.08))
+    ax.set_xlim(0, end * (1.27 if few else 1.08))
     ax.set_xlabel(f"Seconds since {origin}")
     keys: list[Any] = [
         Patch(color=shades[phase], label=labels[phase]) for phase in order if phase in bars

@@ -27,9 +27,14 @@ __all__ = [
     "readiness_checks",
     "readiness_figure",
     "readiness_table",
+    "readiness_words",
     "ready_before",
     "stage_figure",
 ]
+
+
+MANY, SLOWEST = 40, 12
+"""Above so many nodes a waterfall has the slowest ones only, below the distribution of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,17 @@ def readiness_figure(run: Run) -> Picture | None:
     when = ", ".join(
         f"{node} at {at:.1f} s" for node, at in zip(ready["node"], ready["offset_s"], strict=True)
     )
-    row = 0.5 if nodes <= 6 else 0.34 if nodes <= 16 else 0.16
+    many = nodes > MANY
+    shown = _slowest(phases, SLOWEST) if many else phases
+    rows = SLOWEST if many else nodes
+    row = 0.5 if rows <= 6 else 0.34 if rows <= 16 else 0.22
+    waterfall = max(2.9, 1.3 + row * rows)
+    spread = 1.0 + 0.34 * (phases["phase"].nunique() - 1) if many else 0.0
+    alt = f"Waterfall of node readiness. Ready: {when or 'no node'}."
+    if many:
+        alt = f"What {nodes} nodes waited for. {' '.join(readiness_words(run))}"
     picture = Picture(
-        9.2, max(2.9, 1.3 + row * nodes), caption=_caption(run, timing=True),
-        alt=f"Waterfall of node readiness. Ready: {when or 'no node'}.",
+        9.2, waterfall + spread, caption=_caption(run, timing=True), alt=alt
     )  # fmt: skip
     inside = phases[phases["offset_s"] >= 0].sort_values("offset_s")
     first = inside.iloc[0] if len(inside) else None
@@ -101,8 +113,58 @@ def readiness_figure(run: Run) -> Picture | None:
         if first["phase"] == "kubeadm_started":
             what = f"kubeadm was started on {first['node']}"
         origin = f"{what}, {at:%H:%M:%S} UTC"
-    charts.readiness_waterfall(picture.add_subplot(), phases, origin=origin)
+    if not many:
+        charts.readiness_waterfall(picture.add_subplot(), phases, origin=origin)
+        return picture
+    above, below = picture.subplots(2, 1, height_ratios=[spread, waterfall])
+    charts.wait_distribution(above, phases)
+    charts.readiness_waterfall(below, shown, origin=origin)
+    below.set_title(
+        f"The {SLOWEST} nodes that were Ready last (triangle: Ready)", loc="left", fontsize=11
+    )
     return picture
+
+
+def readiness_words(run: Run) -> list[str]:
+    """Return in words which phase and which node took longest; empty when nothing is known."""
+    phases = readiness.node_phases(run)
+    nodes = phases["node"].nunique()
+    kept = phases[(phases["offset_s"] >= 0) & phases["waited_s"].notna()]
+    if kept.empty:
+        return []
+    medians = kept.groupby("phase", sort=False)["waited_s"].median()
+    slowest = str(medians.idxmax())
+    of = kept[kept["phase"] == slowest]
+    most = of.sort_values("waited_s").iloc[-1]
+    words = [
+        f"Slowest phase: {readiness.PHASES[slowest]}, {medians.max():.1f} s in the median of "
+        f"{len(of)} node(s), at most {most['waited_s']:.1f} s on {most['node']}."
+    ]
+    ready = phases[(phases["phase"] == "ready") & (phases["offset_s"] >= 0)]
+    if len(ready):
+        last = ready.sort_values("offset_s").iloc[-1]
+        own = kept[kept["node"] == last["node"]]
+        own = own[own["offset_s"] <= last["offset_s"]]
+        why = ""
+        if len(own):
+            wait = own.sort_values("waited_s").iloc[-1]
+            why = f"; it waited longest for {wait['label']} ({wait['waited_s']:.1f} s)"
+        words.append(f"Last to be Ready: {last['node']}, after {last['offset_s']:.1f} s{why}.")
+    never = nodes - phases.loc[phases["phase"] == "ready", "t"].notna().sum()
+    if never:
+        words.append(f"Not Ready: {never} of {nodes} node(s).")
+    coarse = sorted(set(phases.loc[phases["resolution_s"] >= 1, "label"]))
+    if coarse:
+        words.append(f"Known to the second only: {', '.join(coarse)}.")
+    return words
+
+
+def _slowest(phases: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the rows of the nodes that never were Ready, then of those that were it last."""
+    ready = phases[phases["phase"] == "ready"].set_index("node")["offset_s"]
+    names = list(ready.fillna(float("inf")).sort_values(ascending=False, kind="stable").index)
+    kept = phases[phases["node"].isin(names[:count])]
+    return kept.sort_values("node", key=lambda nodes: nodes.map(names.index), kind="stable")
 
 
 def ready_before(run: Run) -> bool:
