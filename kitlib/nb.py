@@ -17,6 +17,7 @@ from IPython.display import display
 
 from kitlib.errors import PreconditionError
 from kitlib.model import CLUSTER
+from kitlib.past import Past, open_past
 from kitlib.progress import Board, describe, read_lines
 from kitlib.rows import Rows, check_rows, frame_rows, judged
 from kitlib.runs import Run, load_run
@@ -28,7 +29,17 @@ if TYPE_CHECKING:
 
     from kitlib.diagnosis.compared import Sight
 
-__all__ = ["Bound", "Comparison", "Rows", "Step", "open_comparison", "open_run", "show"]
+__all__ = [
+    "Bound",
+    "Comparison",
+    "Past",
+    "Rows",
+    "Step",
+    "open_comparison",
+    "open_past",
+    "open_run",
+    "show",
+]
 
 
 def open_run(params: str, *, run_dir: str = "", dry_run: bool = False) -> Bound:
@@ -351,8 +362,14 @@ class Comparison:
         return Rows(("compared", ""), facts)
 
 
-def show(figure: Figure | None) -> None:
-    """Show a figure below the cell; say so where there is nothing to draw."""
+def show(figure: Figure | Sequence[Figure] | None) -> None:
+    """Show a figure, or several, below the cell; say so where there is nothing to draw."""
+    if isinstance(figure, Sequence):
+        for each in figure:
+            show(each)
+        if figure:
+            return
+        figure = None
     if figure is None:
         figure_or_word: object = Rows((), (), "Nothing to draw: the run has no such record.")
     else:

@@ -46,7 +46,7 @@ BOOTSTRAP = (
 )
 DIAGNOSTICS = ("20_node_readiness", "21_pod_latency")
 """Those that a build ends with."""
-COMPARISONS = ("22_plugin_comparison",)
+COMPARISONS = ("22_plugin_comparison", "24_run_history")
 """Those of several runs."""
 
 INTERRUPT_SECONDS = 30.0

@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         (
             "people",
             "alone bundling cli comparison comparison_page comparison_plan confirming findings "
-            "in_a_row measure membership nb notebooks pipeline plugin_pages progress reach removal "
-            "report roster rows session trust unplug",
+            "in_a_row measure membership nb notebooks past pipeline plugin_pages progress reach "
+            "removal report roster rows session trust unplug",
         ),
     )
 )

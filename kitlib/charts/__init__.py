@@ -20,6 +20,7 @@ from kitlib.charts.latency import (
     seriated,
 )
 from kitlib.charts.over_nodes import wait_distribution
+from kitlib.charts.past import over_runs, over_runs_key
 from kitlib.charts.run import readiness_waterfall, stage_timeline
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "latency_ecdf",
     "latency_heatmap",
     "latency_scale",
+    "over_runs",
+    "over_runs_key",
     "readiness_bars",
     "readiness_waterfall",
     "seriated",
