@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kitlib.errors import PreconditionError
+from kitlib.errors import ParamsError, PreconditionError
 from kitlib.plugins import Catalogue, Plugin, catalogue
 
 __all__ = [
@@ -153,6 +153,15 @@ class Run:
             with contextlib.suppress(ValidationError):  # of another release of the kit
                 found[str(name)] = Plugin.model_validate(entry)
         return catalogue().and_own(found)
+
+    @property
+    def wanted_plugin(self) -> Plugin | None:
+        """The plugin, together with the one that it calls and on its backend; None: not known."""
+        params = self.meta.get("params") or {}
+        backend = str(params.get("plugin_backend") or "")
+        with contextlib.suppress(ParamsError):
+            return self.catalogue.wanted(self.plugin, self.plugin_delegate, backend)
+        return None
 
     @property
     def plugin_delegate(self) -> str:

@@ -41,7 +41,8 @@ def test_the_interval_of_a_median_holds_the_truth_as_often_as_it_says(rounds: in
         of, packets = draw_cells(draw, rounds, build=build)
         clusters = Clusters(of, resamples=100, seed=seed)
         cells = np.repeat(np.arange(len(of)), PACKETS)
-        found = clustered(clusters, pooled_quantile(packets.ravel(), cells, 0.5))
+        median = pooled_quantile(packets.ravel(), cells, 0.5)
+        found = clustered(clusters, median, positive=True)
         held.append(found.low <= 30 <= found.high)
     assert np.mean(held) >= 0.90
 
@@ -164,7 +165,7 @@ def test_quantiles_drawn_at_once_are_those_drawn_one_by_one() -> None:
     clusters = Clusters(range(6))
     fast = clustered_quantiles(clusters, values, cells, [0.5, 0.99])
     for share, found in zip((0.5, 0.99), fast, strict=True):
-        slow = clustered(clusters, pooled_quantile(values, cells, share))
+        slow = clustered(clusters, pooled_quantile(values, cells, share), positive=True)
         assert (found.value, found.low, found.high) == pytest.approx(
             (slow.value, slow.low, slow.high)
         )
@@ -177,7 +178,18 @@ def test_the_interval_of_one_run_holds_the_true_median_as_often_as_it_says() -> 
     clusters = Clusters(range(senders))
     hits = 0
     for _ in range(trials):
-        values = draw.normal(0, 1, senders)[cells] + draw.normal(0, 1, len(cells))
+        values = np.exp(draw.normal(0, 1, senders)[cells] + draw.normal(0, 1, len(cells)))
         (found,) = clustered_quantiles(clusters, values, cells, [0.5])
-        hits += found.low <= 0 <= found.high
+        hits += found.low <= 1 <= found.high
     assert 0.9 <= hits / trials <= 0.99
+
+
+def test_a_time_has_no_bound_below_zero_however_few_builds_there_are() -> None:
+    times = np.array([20.0] * 90 + [400.0] * 10 + [21.0] * 200)
+    rounds = np.repeat([0, 1, 2], 100)
+    cells = rounds.astype(np.int64)
+    clusters = Clusters([0, 1, 2])
+    statistic = pooled_quantile(times, cells, 0.99)
+    plain, time = (clustered(clusters, statistic, positive=each) for each in (False, True))
+    assert plain.low < 0 < time.low < time.value <= time.high
+    assert time.low == pytest.approx(400 * (21 / 400) ** clusters.widening)

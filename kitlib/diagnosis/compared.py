@@ -319,7 +319,8 @@ class Sight:
         if known is None:
             return NOTHING
         tunnel = known.interfaces.tunnel
-        said = f"{known.layer}, {f'tunnel {tunnel}' if tunnel else 'no tunnel device'}"
+        wrapped = known.encapsulation or "routes"
+        said = f"{known.layer}, {wrapped}{f' through {tunnel}' if tunnel else ''}"
         stands_in = self._stands_in().get(str(runs["subject"].iloc[0]))
         return f"{said} ({stands_in})" if stands_in else said
 

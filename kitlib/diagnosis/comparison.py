@@ -145,7 +145,7 @@ def gather(runs: Sequence[Run]) -> Compared:
         runs=told,
         samples=pd.concat(samples, ignore_index=True) if samples else blank,
         moments=pd.concat(moments, ignore_index=True) if moments else none,
-        plugins={name: plugin for run in runs for name, plugin in run.catalogue.items()},
+        plugins={run.plugin: plugin for run in runs if (plugin := run.wanted_plugin)},
     )
 
 
@@ -288,7 +288,9 @@ def _latency_of(
     )
     values = came["rtt_ms"].to_numpy(float)
     pods, baseline = (medians[f"{path}_p50_ms"].to_numpy(float) for path in ("pod", "host"))
-    p50, p99 = (clustered(drawn, pooled_quantile(values, cell_of, q)) for q in (0.5, 0.99))
+    p50, p99 = (
+        clustered(drawn, pooled_quantile(values, cell_of, q), positive=True) for q in (0.5, 0.99)
+    )
     cost = clustered(drawn, weighted_mean(pods - baseline))
     log = clustered(drawn, weighted_mean(np.log(pods / baseline)))
     ratio = Interval(*(math.exp(bound) for bound in (log.value, log.low, log.high)))

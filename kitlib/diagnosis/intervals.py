@@ -136,12 +136,19 @@ class Clusters:
         return studentised_range(2, self.rounds - 1) / math.sqrt(2) / NORMAL * math.sqrt(few)
 
 
-def clustered(clusters: Clusters, statistic: Statistic) -> Interval:
-    """Return a statistic with its interval; one round alone has none."""
+def clustered(clusters: Clusters, statistic: Statistic, *, positive: bool = False) -> Interval:
+    """Return a statistic with its interval; one round alone has none.
+
+    Args:
+        clusters: What is drawn.
+        statistic: The number.
+        positive: True for what cannot be 0 or less, such as a time: then its bounds cannot either.
+    """
     value = statistic(clusters.once)
     if clusters.rounds < 2 or math.isnan(value):
         return Interval(value)
-    return _bounded(clusters, value, np.array([statistic(each) for each in clusters.draws]))
+    drawn = np.array([statistic(each) for each in clusters.draws])
+    return _bounded(clusters, value, drawn, positive=positive)
 
 
 def clustered_quantiles(
@@ -154,7 +161,7 @@ def clustered_quantiles(
 
     Args:
         clusters: What is drawn.
-        values: One for each packet that came back.
+        values: One for each packet that came back; times, which are above 0.
         cells: The cell of each.
         shares: 0.5 for the median.
     """
@@ -173,18 +180,29 @@ def clustered_quantiles(
     for share, value in zip(shares, exact, strict=True):
         enough = drawn >= share * drawn[:, -1:] - 1e-9
         at = np.where(drawn[:, -1] > 0, grid[np.argmax(enough, axis=1)], math.nan)
-        found.append(_bounded(clusters, value, at))
+        found.append(_bounded(clusters, value, at, positive=True))
     return found
 
 
-def _bounded(clusters: Clusters, value: float, drawn: Floats) -> Interval:
-    """Return the bounds that the draws give, widened for their being few."""
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+def _bounded(
+    clusters: Clusters, value: float, drawn: Floats, *, positive: bool = False
+) -> Interval:
+    """Return the bounds that the draws give, widened for their being few.
+
+    What is positive is widened as a ratio: three builds would put a time below 0 otherwise.
+    """
+    low, high = (float(each) for each in np.nanquantile(drawn, [0.025, 0.975]))
     wider = clusters.widening
+    if positive and low > 0:
+        return Interval(
+            value,
+            value * min(low / value, 1.0) ** wider,
+            value * max(high / value, 1.0) ** wider,
+        )
     return Interval(
         value,
-        value - wider * max(value - float(low), 0.0),
-        value + wider * max(float(high) - value, 0.0),
+        value - wider * max(value - low, 0.0),
+        value + wider * max(high - value, 0.0),
     )
 
 
