@@ -201,7 +201,7 @@ def notebook(
     first = "/lab/tree/notebooks/bootstrap/01_preflight.ipynb"
     arguments += [f"--port={port}", f"--LabApp.default_url={first}"]
     # Nothing here needs the internet: no question about news, no looking for newer versions.
-    paths = [str(Path(__file__).with_name("jupyter")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    paths = [str(Path(__file__).parents[1] / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     env = {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
     arguments += ["--LabApp.news_url=None"]
     arguments += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
