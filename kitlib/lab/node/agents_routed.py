@@ -22,6 +22,7 @@ __all__ = ["block_order", "block_routes", "pod_cidr_routes", "with_subnet"]
 _BLOCKS = "/apis/crd.projectcalico.org/v1/ipamblocks"
 _BLOCK_PREFIX = 26
 _NO_IPIP = "plain routes stand in for Calico's IPIP"
+_OFF = "the lab's manifest has Calico's encapsulation off: plain routes"
 
 Routes = dict[str, tuple[IPv4Network, str]]
 """Node name -> (its pods' range, its address)."""
@@ -164,7 +165,7 @@ async def calico_node(program: Program) -> int:
     await client.patch(path, up, "strategic")
     program.log(f"Calico node started successfully; block {block} of pool {pool}")
     wrapped = program.env.get("CALICO_IPV4POOL_IPIP", "Never") == "Always"
-    with agent.standing_in(host, _NO_IPIP if wrapped else ""):
+    with agent.standing_in(host, _NO_IPIP if wrapped else _OFF):
         await _follow(
             program,
             client,
