@@ -236,8 +236,9 @@ class EventAges(Controller):
     def sync(self, key: Any) -> float | None:  # noqa: ARG002
         """Remove the old Events."""
         for event in self.store.all(EVENTS):
-            last = event.get("lastTimestamp") or event["metadata"].get("creationTimestamp")
-            if clock.age(last) > _EVENT_TTL:
+            # An event may tell of long ago: what counts is when it was written.
+            told = (event.get("lastTimestamp"), event["metadata"].get("creationTimestamp"))
+            if min((clock.age(each) for each in told if each), default=0.0) > _EVENT_TTL:
                 meta = event["metadata"]
                 self.store.remove(EVENTS, meta["namespace"], meta["name"])
         return _SWEEP
