@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kitlib.lab.hostapi import LabHost
+from kitlib.lab.node import overlay
 from kitlib.lab.node.images import Program
 from kitlib.lab.node.klog import klog
 from kitlib.lab.node.kubelet_client import ApiClient, Informer, Obj
@@ -28,6 +29,7 @@ __all__ = [
     "install",
     "internal_address",
     "keep",
+    "keep_bridged",
     "network_up",
     "other_nodes",
     "standing_in",
@@ -139,3 +141,20 @@ async def keep(
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
+
+
+async def keep_bridged(program: Program, client: ApiClient, tunnel: overlay.Tunnel) -> None:
+    """Keep a bridged tunnel flooding to every other node, until cancelled."""
+
+    def peers(nodes: list[Obj]) -> dict[str, overlay.Far]:
+        others = other_nodes(nodes, program.host.name)
+        return {name: overlay.Far(address) for name, address in others.items()}
+
+    await keep(
+        program,
+        client,
+        ["/api/v1/nodes"],
+        peers,
+        learn=lambda far: overlay.bridged_peer(tunnel, far),
+        forget=lambda far: overlay.bridged_forget(tunnel, far),
+    )

@@ -17,7 +17,7 @@ import yaml
 
 from kitlib.lab.node import agent, datapath, overlay, ranges, wiring
 from kitlib.lab.node.images import Program, idle, register
-from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, Obj
+from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused
 
 __all__ = ["NETWORK", "REGISTER", "default_network", "device_script", "netplugin", "node_prefix"]
 
@@ -121,18 +121,7 @@ async def netplugin(program: Program) -> int:
         wired.save(Path(wiring.AGENTS["contivk8s"].file))
         program.log(f'level=info msg="network default-net {pool}, endpoints here of {own}"')
 
-        def peers(nodes: list[Obj]) -> dict[str, overlay.Far]:
-            others = agent.other_nodes(nodes, host.name)
-            return {name: overlay.Far(address) for name, address in others.items()}
-
-        await agent.keep(
-            program,
-            client,
-            ["/api/v1/nodes"],
-            peers,
-            learn=lambda far: overlay.bridged_peer(tunnel, far),
-            forget=lambda far: overlay.bridged_forget(tunnel, far),
-        )
+        await agent.keep_bridged(program, client, tunnel)
     return 0
 
 

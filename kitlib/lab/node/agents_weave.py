@@ -14,7 +14,6 @@ from pathlib import Path
 
 from kitlib.lab.node import agent, datapath, overlay, ranges, wiring
 from kitlib.lab.node.images import Program, idle, register
-from kitlib.lab.node.kubelet_client import Obj
 
 __all__ = ["device_script", "peers_register", "weave"]
 
@@ -90,18 +89,7 @@ async def weave(program: Program) -> int:
         agent.configure("10-weave.conflist", _CONFLIST)
         program.log(f"INFO: weave is up; addresses {own} of {pool}")
 
-        def peers(nodes: list[Obj]) -> dict[str, overlay.Far]:
-            others = agent.other_nodes(nodes, host.name)
-            return {name: overlay.Far(address) for name, address in others.items()}
-
-        await agent.keep(
-            program,
-            client,
-            ["/api/v1/nodes"],
-            peers,
-            learn=lambda far: overlay.bridged_peer(tunnel, far),
-            forget=lambda far: overlay.bridged_forget(tunnel, far),
-        )
+        await agent.keep_bridged(program, client, tunnel)
     return 0
 
 

@@ -17,7 +17,9 @@ import yaml
 
 from kitlib.lab.api import pki
 from kitlib.lab.hostapi import LabHost
-from kitlib.lab.node import (
+
+# Importing them is what registers what images do.
+from kitlib.lab.node import (  # noqa: F401
     agents_cilium,
     agents_contiv,
     agents_contrail,
@@ -52,23 +54,6 @@ CLIENT_CERT = Path("/var/lib/kubelet/pki/kubelet-client-current.pem")
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 _CSRS_SINCE = 19
 """The minor version that serves CertificateSigningRequests as v1; those before have v1beta1."""
-
-BEHAVIOURS = (
-    agents_cilium,
-    agents_contiv,
-    agents_contrail,
-    agents_flannel,
-    agents_genie,
-    agents_nuage,
-    agents_ovn,
-    agents_romana,
-    agents_routed,
-    agents_weave,
-    dns,
-    kubeproxy,
-    web,
-)
-"""Modules whose import registers what images do."""
 
 
 class KubeletExit(Exception):
