@@ -25,7 +25,7 @@ from kitlib.errors import KitError
 from kitlib.model import Verdict
 from kitlib.session import Session
 from kitlib.stages import STAGE_NAMES, STAGES
-from kitlib.stages.base import Stage
+from kitlib.stages.base import Action, Context, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 KIT = (sys.executable, "-m", "kitlib.cli")
@@ -341,3 +341,49 @@ def lab_kit(
     """Start a lab and yield the `kit` for it; the lab ends afterwards."""
     with running_lab(home / ".lab", hosts=hosts, time_factor=time_factor) as lab:
         yield Kit(home, params_for(lab.spec, **changes), lab)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is undone."""
+
+
+def by_killed_runs(
+    kit: Kit,
+    monkeypatch: pytest.MonkeyPatch,
+    killing: Sequence[str],
+    work: Callable[[Session], Any],
+) -> tuple[list[str], Any]:
+    """Do a work by runs that are killed one after another, and a last one that is not.
+
+    Args:
+        kit: The cluster.
+        monkeypatch: What kills.
+        killing: How the changes begin behind which a run is killed, in their order.
+        work: What every run sets out to do.
+
+    Returns:
+        All changes that they made, and what the last run's work returned.
+    """
+    done: list[str] = []
+    left = list(killing)
+    real, dead, result = Context.perform, False, None
+
+    def perform(ctx: Context, action: Action) -> None:
+        nonlocal dead
+        if dead:
+            raise Killed
+        real(ctx, action)
+        done.append(action.what)
+        if left and action.what.startswith(left[0]):
+            left.pop(0)
+            dead = True
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "perform", perform)
+        for _ in range(len(killing) + 1):
+            dead = False
+            with kit.session() as session, contextlib.suppress(Killed):
+                result = work(session)
+    assert left == []
+    return done, result

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 
 import pytest
-from kit_help import Done, Kit, stage_ends, told
+from kit_help import Done, Kit, by_killed_runs, stage_ends, told
 from lab_help import HOSTS, until
 
 from kitlib import membership, removal
 from kitlib.lab import verbs
-from kitlib.stages import Action, Context, drain
+from kitlib.model import Outcome
+from kitlib.session import Session
+from kitlib.stages import drain
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -54,40 +55,20 @@ def cordoned(kit: Kit, host: str) -> bool:
     return "true" in kit.kubectl(f"get node {host} -o jsonpath='{{.spec.unschedulable}}'")
 
 
-class Killed(BaseException):
-    """The process is gone: nothing is undone."""
-
-
 KILLING = ("evict", "reset kubeadm")
 """The changes behind which a removal is killed, one after another."""
 
 
 def removed_by_killed_runs(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Remove a host by runs that are killed; return all changes that they made."""
-    done: list[str] = []
-    left = list(KILLING)
-    real = Context.perform
 
-    def perform(ctx: Context, action: Action) -> None:
-        if dead:
-            raise Killed
-        real(ctx, action)
-        done.append(action.what.partition(":")[0])
-        if left and action.what.startswith(left[0]):
-            left.pop(0)
-            dead.append(True)
-            raise Killed
+    def remove_it(session: Session) -> list[Outcome]:
+        planned = removal.plan_removal(session, [WORKER_2])
+        return removal.remove_hosts(session, planned)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Context, "perform", perform)
-        for _ in range(len(KILLING) + 1):
-            dead: list[bool] = []
-            with kit.session() as session, contextlib.suppress(Killed):
-                planned = removal.plan_removal(session, [WORKER_2])
-                outcomes = removal.remove_hosts(session, planned)
-    assert left == []
+    done, outcomes = by_killed_runs(kit, monkeypatch, KILLING, remove_it)
     assert [outcome.verdict.value for outcome in outcomes] == ["PASS", "PASS"]
-    return done
+    return [what.partition(":")[0] for what in done]
 
 
 def test_a_worker_leaves_by_runs_that_are_killed_and_comes_back(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
-from kit_help import Kit, stage_ends, told
+from kit_help import Kit, by_killed_runs, stage_ends, told
 from lab_help import HOSTS, until
 
 from kitlib import unplug
 from kitlib.model import Status, Verdict
-from kitlib.stages import Action, Context
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(400)]
 
@@ -24,37 +21,13 @@ LOOK = (
 """What a host has of networks; the veth end of a pod that nothing makes anew is the pod's own."""
 
 
-class Killed(BaseException):
-    """The process is gone: nothing is undone."""
-
-
 KILLING = ("end pods", "delete DaemonSet", "delete the interfaces")
 """The changes behind which a run is killed, one after another."""
 
 
 def unplugged_by_killed_runs(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Take the plugin out by runs that are killed; return what they changed in the cluster."""
-    done: list[str] = []
-    left = list(KILLING)
-    real = Context.perform
-
-    def perform(ctx: Context, action: Action) -> None:
-        if dead:
-            raise Killed
-        real(ctx, action)
-        done.append(action.what)
-        if left and action.what.startswith(left[0]):
-            left.pop(0)
-            dead.append(True)
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Context, "perform", perform)
-        for _ in range(len(KILLING) + 1):
-            dead: list[bool] = []
-            with kit.session() as session, contextlib.suppress(Killed):
-                outcome = unplug.unplug(session)
-    assert left == []
+    done, outcome = by_killed_runs(kit, monkeypatch, KILLING, unplug.unplug)
     assert outcome.verdict is Verdict.PASS
     assert {c.id for c in outcome.checks} == {"unplug.objects", "unplug.clean", "unplug.not-ready"}
     assert all(check.status is Status.PASS for check in outcome.checks), outcome.checks
