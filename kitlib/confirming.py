@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from kitlib.checks import FoundCluster
+from kitlib.checks import FoundCluster, confirms, found_clusters
 from kitlib.errors import GuardError, Interrupted
+from kitlib.facts import HostFacts
+from kitlib.params import Params
 
-__all__ = ["Loss", "confirm"]
+__all__ = ["Loss", "confirm", "described_cluster"]
 
 
 class Loss(Protocol):
@@ -29,6 +31,30 @@ class Loss(Protocol):
     @property
     def confirmed(self) -> bool:
         """Whether the parameters, or the command line, name the cluster."""
+
+
+def described_cluster(
+    facts: Mapping[str, HostFacts], host: str, params: Params, refused: str
+) -> tuple[FoundCluster, bool]:
+    """Return the cluster that a host is in, and whether the parameters name it (confirm_reset).
+
+    Args:
+        facts: Host -> what is true on it.
+        host: A host that is in a cluster.
+        params: What describes it.
+        refused: What is not done to another cluster, such as `worker-1: not removed`.
+
+    Raises:
+        GuardError: It is another cluster than the file describes, and nobody named it.
+    """
+    cluster = next(each for each in found_clusters(facts, params) if host in each.hosts)
+    named = confirms(params.confirm_reset, cluster)
+    if cluster.name != params.cluster and not named:
+        raise GuardError(
+            f"{refused}: the hosts are in {cluster}, the file describes {params.cluster!r}",
+            remedy=f'if that is the one, name it: --confirm "{cluster.ca_hash}"',
+        )
+    return cluster, named
 
 
 def confirm(loss: Loss, ask: Callable[[str], bool] | None) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kitlib.checks import FoundCluster, confirms, found_clusters
-from kitlib.errors import ConnectError, GuardError
+from kitlib.checks import FoundCluster
+from kitlib.confirming import described_cluster
+from kitlib.errors import ConnectError
 from kitlib.membership import alone
 from kitlib.model import CLUSTER, Outcome
 from kitlib.session import Session
@@ -90,14 +91,9 @@ def plan_removal(session: Session, names: Sequence[str], *, force: bool = False)
     ctx = session.context
     main = home(ctx, wanted)
     facts = ctx.facts()
-    cluster = next(c for c in found_clusters(facts, session.params) if main.name in c.hosts)
-    confirmed = confirms(session.params.confirm_reset, cluster)
-    if cluster.name != session.params.cluster and not confirmed:
-        raise GuardError(
-            f"{', '.join(wanted)}: not removed: the hosts are in {cluster}, the file describes "
-            f"{session.params.cluster!r}",
-            remedy=f'if that is the one, name it: --confirm "{cluster.ca_hash}"',
-        )
+    cluster, confirmed = described_cluster(
+        facts, main.name, session.params, f"{', '.join(wanted)}: not removed"
+    )
     ctx.read_only = True
     for stage in (Drain(wanted, force=force), Remove(wanted, down=tuple(down))):
         stage.plan(ctx)  # what it refuses is said before anybody is asked

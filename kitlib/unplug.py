@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kitlib.checks import FoundCluster, confirms, found_clusters
-from kitlib.confirming import confirm
-from kitlib.errors import GuardError, PreconditionError
+from kitlib.checks import FoundCluster
+from kitlib.confirming import confirm, described_cluster
+from kitlib.errors import PreconditionError
 from kitlib.membership import alone
 from kitlib.model import CLUSTER, Outcome
 from kitlib.session import Session
@@ -62,14 +62,9 @@ def plan_unplug(session: Session) -> Unplugging:
             "unplug: no control plane of the parameters has a cluster",
             remedy="kit stage reset cleans hosts without one",
         )
-    cluster = next(c for c in found_clusters(facts, session.params) if home.name in c.hosts)
-    confirmed = confirms(session.params.confirm_reset, cluster)
-    if cluster.name != session.params.cluster and not confirmed:
-        raise GuardError(
-            f"{ctx.plugin.name}: not unplugged: the hosts are in {cluster}, the file describes "
-            f"{session.params.cluster!r}",
-            remedy=f'if that is the one, name it: --confirm "{cluster.ca_hash}"',
-        )
+    cluster, confirmed = described_cluster(
+        facts, home.name, session.params, f"{ctx.plugin.name}: not unplugged"
+    )
     ctx.read_only = True
     plan = Unplug().plan(ctx)
     lost = []
