@@ -19,7 +19,7 @@ from kitlib.errors import PreconditionError
 from kitlib.model import CLUSTER
 from kitlib.past import Past, open_past
 from kitlib.progress import Board, describe, read_lines
-from kitlib.rows import Rows, check_rows, frame_rows, judged
+from kitlib.rows import Rows, Shown, check_rows, frame_rows, judged
 from kitlib.runs import Run, load_run
 from kitlib.session import Session, find_params
 from kitlib.stages import StageRun
@@ -57,18 +57,11 @@ def open_run(params: str, *, run_dir: str = "", dry_run: bool = False) -> Bound:
     return Bound(Session.open(params, run_dir=run_dir, dry_run=dry_run, by_hand=True))
 
 
-class Bound:
+class Bound(Shown):
     """A run, as a notebook sees it."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-
-    def __repr__(self) -> str:
-        """Return what the notebook is bound to."""
-        return repr(self._rows())
-
-    def _repr_html_(self) -> str:
-        return self._rows()._repr_html_()
 
     def stage(self, name: str) -> Step:
         """Return one stage, to be taken step by step: preconditions, plan, apply, validate."""
@@ -289,19 +282,12 @@ def open_comparison(params: str, *, run_dir: str = "", runs: str = "") -> Compar
     return Comparison(named, see(named))
 
 
-class Comparison:
+class Comparison(Shown):
     """Runs of several plugins, as a notebook sees them."""
 
     def __init__(self, paths: Sequence[Path], sight: Sight) -> None:
         self.paths = paths
         self._sight = sight
-
-    def __repr__(self) -> str:
-        """Return which runs are compared."""
-        return repr(self._rows())
-
-    def _repr_html_(self) -> str:
-        return self._rows()._repr_html_()
 
     def need_runs(self) -> Rows:
         """Say how many builds count.

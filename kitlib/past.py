@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kitlib.errors import PreconditionError
 from kitlib.model import Check
-from kitlib.rows import Rows, frame_rows, judged
+from kitlib.rows import Rows, Shown, frame_rows, judged
 from kitlib.runs import load_run
 from kitlib.session import find_params
 
@@ -53,19 +53,12 @@ def open_past(params: str, *, run_dir: str = "", runs: str = "") -> Past:
     return Past([where], gather([load_run(path) for path in found]))
 
 
-class Past:
+class Past(Shown):
     """A cluster's runs over time."""
 
     def __init__(self, paths: Sequence[Path], history: History) -> None:
         self.paths = paths
         self.history = history
-
-    def __repr__(self) -> str:
-        """Return which runs these are."""
-        return repr(self._rows())
-
-    def _repr_html_(self) -> str:
-        return self._rows()._repr_html_()
 
     def need_runs(self) -> Rows:
         """Say how many runs there are of each kind.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +15,7 @@ from kitlib.model import Check, Status, failed
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Rows", "check_rows", "frame_rows", "judged"]
+__all__ = ["Rows", "Shown", "check_rows", "frame_rows", "judged"]
 
 FOLD_FROM = 12
 """So many checks are shown whole; of more, those that pass are folded away."""
@@ -60,6 +61,21 @@ class Rows:
                 f"<details><summary>{len(self.folded)} more lines</summary>{table}</details>"
             )
         return "".join(shown)
+
+
+class Shown(ABC):
+    """What a notebook holds and shows by its name alone: as a small table."""
+
+    def __repr__(self) -> str:
+        """Return the table as aligned text."""
+        return repr(self._rows())
+
+    def _repr_html_(self) -> str:
+        return self._rows()._repr_html_()
+
+    @abstractmethod
+    def _rows(self) -> Rows:
+        """Return what it is, or is bound to."""
 
 
 def judged(what: str, checks: Sequence[Check]) -> Rows:
