@@ -17,6 +17,7 @@ from kitlib.facts import HostFacts
 from kitlib.inventory import Host
 from kitlib.kube import Kube
 from kitlib.plugins import Plugin
+from kitlib.plugins.schema import Workload
 from kitlib.stages.base import Context
 
 __all__ = ["Situation", "guard", "judge", "missing_of_init", "wants_kube_proxy"]
@@ -161,16 +162,23 @@ def _difference(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str
 
 def _other_plugin(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> str:
     # A user's variant of a plugin has that one's workloads: such a one says nothing.
-    own = {(load.kind, load.namespace, load.name) for load in ctx.plugin.workloads}
-    for other in ctx.params.catalogue.values():
-        if ctx.plugin.has_part(other.name):
-            continue
-        for load in other.workloads:
-            if (load.kind, load.namespace, load.name) in own:
-                continue
-            path = f"/apis/apps/v1/namespaces/{load.namespace}/{load.kind.lower()}s/{load.name}"
-            if kube.find(path) is not None:
-                return f"its network plugin is {other.name}, wanted is {ctx.plugin.name}"
+    own = set(map(_identity, ctx.plugin.workloads))
+    others = [
+        (other.name, _identity(load))
+        for other in ctx.params.catalogue.values()
+        if not ctx.plugin.has_part(other.name)
+        for load in other.workloads
+        if _identity(load) not in own
+    ]
+    # Each kind is listed once: asked for one by one, twelve plugins' workloads are 30 requests.
+    there = {
+        (kind, item["metadata"]["namespace"], item["metadata"]["name"])
+        for kind in sorted({kind for _, (kind, _, _) in others})
+        for item in kube.items(f"/apis/apps/v1/{kind.lower()}s")
+    }
+    for name, load in others:
+        if load in there:
+            return f"its network plugin is {name}, wanted is {ctx.plugin.name}"
     for name, here in facts.items():
         if not here.kubeadm.joined:
             continue  # what lies on a host that is no part of it says nothing of the cluster
@@ -183,6 +191,10 @@ def _other_plugin(ctx: Context, facts: Mapping[str, HostFacts], kube: Kube) -> s
             if file.owner and not ctx.plugin.has_part(file.owner):
                 return f"{name} has {file.name} of {file.owner}, wanted is {ctx.plugin.name}"
     return ""
+
+
+def _identity(load: Workload) -> tuple[str, str, str]:
+    return load.kind, load.namespace, load.name
 
 
 def _inventory_of(kube: Kube) -> str:
