@@ -167,7 +167,7 @@ def test_what_lies_on_a_host_outside_says_nothing_of_the_cluster() -> None:
     inside = replace(outside, kubeadm=facts("w-1").kubeadm)
     params = SimpleNamespace(catalogue=catalogue())
     ctx: Any = SimpleNamespace(plugin=get_plugin("kube-router"), params=params)
-    kube: Any = SimpleNamespace(find=lambda path: None)
+    kube: Any = SimpleNamespace(items=lambda path: [])
     assert situation._other_plugin(ctx, {"new-7": outside}, kube) == ""
     assert "of flannel, wanted is kube-router" in situation._other_plugin(
         ctx, {"w-1": inside}, kube

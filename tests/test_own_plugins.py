@@ -125,13 +125,15 @@ def test_a_variant_of_a_plugin_is_itself_where_it_is_wanted(home: Path) -> None:
     data = plugin_like("flannel", {"name": "flannel-ours"}).model_dump(mode="json")
     data["manifest"]["addresses"] = ["manifests/bridges.yaml"]
     (home / "params/plugins/flannel-ours.yaml").write_text(yaml.safe_dump(data))
+    (load,) = plugins.catalogue()["flannel"].workloads
+    there = [{"metadata": {"namespace": load.namespace, "name": load.name}}]
+    kube: Any = SimpleNamespace(items=lambda path: there if path.endswith("/daemonsets") else [])
     for wanted in ("flannel-ours", "flannel"):
         params = loaded(home, plugin=wanted)
         assert params.catalogue.owner_of_interface("flannel.1") == wanted
         assert params.catalogue.owner_of_cni_file("10-flannel.conflist") == wanted
         joined = host_facts("w", kubeadm="worker", known=params.catalogue)
         ctx: Any = SimpleNamespace(plugin=params.wanted_plugin, params=params)
-        kube: Any = SimpleNamespace(find=lambda path: {} if "kube-flannel-ds" in path else None)
         assert situation._other_plugin(ctx, {"w": joined}, kube) == ""
     assert loaded(home).catalogue.owner_of_interface("flannel.1") == "flannel"
     ctx = SimpleNamespace(plugin=loaded(home).wanted_plugin, params=loaded(home))
