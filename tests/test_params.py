@@ -93,9 +93,32 @@ def test_lab_file_is_the_lab() -> None:
 def test_lab_file_shows_every_key() -> None:
     data = yaml.safe_load((ROOT / "params/lab.yaml").read_text())
     assert list(data) == list(Sheet.model_fields)
-    for part in ("ssh", "probe", "timeouts", "packages", "proxy"):
+    for part in ("ssh", "probe", "diagnose", "timeouts", "packages", "proxy"):
         kind: Any = Sheet.model_fields[part].annotation
         assert set(data[part]) == set(kind.model_fields)
+
+
+def test_how_a_cluster_is_measured(tmp_path: Path) -> None:
+    usual = load(good(tmp_path)).diagnose
+    assert usual.image == "docker.io/nicolaka/netshoot:v0.13"
+    assert usual.resources == {"requests": {"cpu": "10m", "memory": "32Mi"}}
+    assert usual.tolerations == ({"operator": "Exists"},)
+    assert (usual.port, usual.rounds, usual.side_by_side, usual.most_pairs) == (18765, 3, 0, 2450)
+    own = {
+        "image": "registry.example.net:5000/a/netshoot@sha256:" + "0" * 64,
+        "resources": {"requests": {"cpu": 1}, "limits": {"memory": "64Mi", "cpu": 0.5}},
+        "tolerations": [
+            {"key": "a.example/b", "value": "c", "effect": "NoExecute", "tolerationSeconds": 9}
+        ],
+        "external_name": "www.example.org.",
+    }
+    found = load(good(tmp_path, diagnose=own))
+    assert found.diagnose.image == own["image"]
+    assert found.diagnose.resources["limits"] == {"memory": "64Mi", "cpu": "0.5"}
+    assert found.diagnose.resources["requests"] == {"cpu": "1"}
+    assert found.masked()["diagnose"]["tolerations"] == own["tolerations"]
+    assert found.diagnose.external_name == "www.example.org", "as every other name: no last dot"
+    assert load(good(tmp_path, diagnose={"tolerations": []})).diagnose.tolerations == ()
 
 
 def test_the_pod_cidr_follows_the_plugin(tmp_path: Path) -> None:
@@ -246,6 +269,40 @@ def test_unknown_keys_and_what_was_meant(tmp_path: Path) -> None:
         ({"probe": {"samples": "20"}}, "a whole number, not quoted"),
         ({"probe": {"interval": True}}, "probe.interval"),
         ({"probe": {"samples": 0}}, "greater than or equal to 1"),
+        ({"probe": {"image": "Busy Box"}}, "probe.image: 'Busy Box': an image"),
+        ({"diagnose": {"imagee": "x"}}, "diagnose.imagee"),
+        ({"diagnose": {"imagee": "x"}}, "did you mean 'image'?"),
+        ({"diagnose": {"image": "https://registry.example.net/x"}}, "diagnose.image"),
+        ({"diagnose": {"namespace": "x" * 51}}, "at most 50"),
+        ({"diagnose": {"namespace": "kube-system"}}, "Kubernetes keeps these names"),
+        ({"diagnose": {"resources": "10m"}}, "a mapping with requests and limits"),
+        ({"diagnose": {"resources": {"cpu": "10m"}}}, "a mapping with requests and limits"),
+        ({"diagnose": {"resources": {"limits": None}}}, "requests and limits are mappings"),
+        ({"diagnose": {"resources": {"limits": {"cpu": "ten"}}}}, "cpu: 'ten': not a quantity"),
+        ({"diagnose": {"resources": {"limits": {"c u": "1"}}}}, "'c u': not the name of a"),
+        ({"diagnose": {"tolerations": {"operator": "Exists"}}}, "diagnose.tolerations"),
+        ({"diagnose": {"tolerations": ["all"]}}, "diagnose.tolerations[0]: 'all': a mapping"),
+        ({"diagnose": {"tolerations": [{"efect": "NoSchedule"}]}}, "Kubernetes' toleration: key"),
+        ({"diagnose": {"tolerations": [{}]}}, "without a key, operator: Exists is needed"),
+        ({"diagnose": {"tolerations": [{"key": "a", "operator": "In"}]}}, "Equal or Exists"),
+        ({"diagnose": {"tolerations": [{"key": "a", "value": True}]}}, "write them quoted"),
+        ({"diagnose": {"tolerations": [{"key": "a/b/c"}]}}, "key: its prefix"),
+        ({"diagnose": {"tolerations": [{"key": "a", "value": "-"}]}}, "value: a value of"),
+        ({"diagnose": {"tolerations": [{"key": "a", "effect": "No"}]}}, "effect: NoSchedule, Pref"),
+        (
+            {"diagnose": {"tolerations": [{"operator": "Exists", "value": "x"}]}},
+            "value: none with operator: Exists",
+        ),
+        (
+            {"diagnose": {"tolerations": [{"key": "a", "tolerationSeconds": 3}]}},
+            "only with effect: NoExecute",
+        ),
+        ({"diagnose": {"port": 80}}, "greater than or equal to 1024"),
+        ({"diagnose": {"rounds": 0}}, "diagnose.rounds"),
+        ({"diagnose": {"side_by_side": -1}}, "greater than or equal to 0"),
+        ({"diagnose": {"most_pairs": "all"}}, "a whole number, not quoted"),
+        ({"diagnose": {"external_name": "https://example.org"}}, "a DNS name in lower-case"),
+        ({"diagnose": {"throughput": "yes"}}, "true or false, not quoted"),
         ({"timeouts": {"init": float("inf")}}, "timeouts.init"),
         ({"ssh": None}, "a mapping"),
     ],

@@ -18,17 +18,19 @@ from kitlib import plugins
 from kitlib.errors import ParamsError, Problem
 from kitlib.inventory import Host, Role, Taint
 from kitlib.masking import MASK
+from kitlib.params.diagnose import Diagnose, Probe
 from kitlib.params.inherit import with_inherited
 from kitlib.params.notebook import check_notebook_parameters
 from kitlib.params.own import DIRECTORY, catalogue_beside, own_plugins
 from kitlib.params.plugin import from_environment, plugin_findings, secret_parameters
 from kitlib.params.reading import Document, Key, Written, dotted, read_yaml
 from kitlib.params.rules import absolute, cross_checks, is_address
-from kitlib.params.schema import HostEntry, Probe, Sheet, Ssh, Timeouts, rule_of
+from kitlib.params.schema import HostEntry, Sheet, Ssh, Timeouts, rule_of
 from kitlib.params.software import Packages, Proxy, mask_address
 from kitlib.plugins import Catalogue, Plugin
 
 __all__ = [
+    "Diagnose",
     "Packages",
     "Params",
     "Probe",
@@ -75,7 +77,8 @@ class Params:
         hosts: The hosts, in the file's order, with what they inherit.
         ssh: How hosts are reached.
         api_access: How the Kubernetes API is reached: auto, direct or tunnel.
-        probe: How latency is measured.
+        probe: What latency is measured with.
+        diagnose: How a living cluster is measured.
         timeouts: How long each kind of wait may take, in seconds.
         runs: The directory that run directories are made under, absolute.
         swap: `off` (taken out of use, also in /etc/fstab) or `keep`.
@@ -106,6 +109,7 @@ class Params:
     ssh: Ssh
     api_access: str
     probe: Probe
+    diagnose: Diagnose
     timeouts: Timeouts
     runs: Path
     swap: str
@@ -217,6 +221,7 @@ class Params:
             "ssh": self.ssh.model_dump(mode="json"),
             "api_access": self.api_access,
             "probe": self.probe.model_dump(mode="json"),
+            "diagnose": self.diagnose.model_dump(mode="json"),
             "timeouts": self.timeouts.model_dump(mode="json"),
             "runs": str(self.runs),
             "swap": self.swap,
@@ -358,6 +363,7 @@ def _params(sheet: Sheet, source: Path, known: Catalogue) -> Params:
         ssh=ssh,
         api_access=sheet.api_access,
         probe=sheet.probe,
+        diagnose=sheet.diagnose,
         timeouts=sheet.timeouts,
         runs=_path(sheet.runs, here) or _path("../runs", here) or here,
         swap=sheet.swap,

@@ -8,42 +8,33 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, StrictStr
 
+from kitlib.params.diagnose import Diagnose, Probe
 from kitlib.params.software import PackagesEntry, Proxy, Swap
+from kitlib.params.words import (
+    EFFECTS,
+    Part,
+    host_name,
+    is_label,
+    key_problem,
+    label,
+    value_problem,
+)
 
-__all__ = ["HostEntry", "Probe", "Shared", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
+__all__ = ["HostEntry", "Shared", "Sheet", "Ssh", "SshEntry", "Timeouts", "rule_of"]
 
 VERSION_RULE = 'write it quoted, with major, minor and patch, such as "1.22.3"'
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _VERSION = re.compile(r"1\.\d{1,3}\.\d{1,3}")
 PASSWORD_VARIABLE = "KIT_BECOME_PASSWORD"  # noqa: S105 - where it is, not what it is
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ADDRESS = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,252}[A-Za-z0-9])?")
-_NODE_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _REGISTRY = re.compile(
     r"(?=[^/]*[.:]|localhost)[A-Za-z0-9]([-A-Za-z0-9.]{0,252}[A-Za-z0-9])?(:[1-9]\d{0,4})?"
     r"(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
 )
-_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _ENDPOINT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?:([1-9]\d{0,4})")
-
-
-def _is_label(text: str) -> bool:
-    return _LABEL.fullmatch(text) is not None
-
-
-def _label(text: str) -> str:
-    if not _is_label(text):
-        raise ValueError("a DNS label: lower-case letters, digits and -, at most 63")
-    return text
-
-
-def _host_name(text: str) -> str:
-    if len(text) > 253 or not all(map(_is_label, text.split("."))):
-        raise ValueError("a host name: lower-case letters, digits, - and dots, as a Node's name")
-    return text
 
 
 def _address(text: str) -> str:
@@ -93,30 +84,14 @@ def _confirm(text: str) -> str:
             "kubeadm's default name, which any cluster may have: name the cluster by its CA, "
             "sha256:<64 hexadecimal digits>"
         )
-    if text and not _HASH.fullmatch(text) and not _is_label(text):
+    if text and not _HASH.fullmatch(text) and not is_label(text):
         raise ValueError("sha256:<64 hexadecimal digits> of the cluster's CA, or its own name")
     return text
 
 
-def _key_problem(key: str) -> str:
-    """Return what is wrong with the key of a label or taint; empty when nothing is."""
-    prefix, slash, name = key.rpartition("/")
-    if not _NODE_LABEL.fullmatch(name):
-        return "a name of letters, digits, '-', '_' and '.', at most 63"
-    if slash and not (prefix and len(prefix) <= 253 and all(map(_is_label, prefix.split(".")))):
-        return "its prefix, before the '/', a DNS name"
-    return ""
-
-
-def _value_problem(value: str) -> str:
-    if value and not _NODE_LABEL.fullmatch(value):
-        return "a value of letters, digits, '-', '_' and '.', at most 63, or empty"
-    return ""
-
-
 def _labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
-        if problem := _key_problem(key) or _value_problem(value):
+        if problem := key_problem(key) or value_problem(value):
             raise ValueError(f"the label {f'{key}={value}'[:200]!r}: {problem}")
     return labels
 
@@ -124,9 +99,9 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
 def _taint(text: str) -> str:
     pair, colon, effect = text.partition(":")
     key, _, value = pair.partition("=")
-    if not colon or effect not in _EFFECTS:
-        raise ValueError(f"key=value:Effect or key:Effect, with an effect of {', '.join(_EFFECTS)}")
-    if problem := _key_problem(key) or _value_problem(value):
+    if not colon or effect not in EFFECTS:
+        raise ValueError(f"key=value:Effect or key:Effect, with an effect of {', '.join(EFFECTS)}")
+    if problem := key_problem(key) or value_problem(value):
         raise ValueError(f"key=value:Effect: {problem}")
     return text
 
@@ -172,15 +147,11 @@ def _variable(text: str) -> str:
     return text
 
 
-Label = Annotated[StrictStr, AfterValidator(_label)]
+Label = Annotated[StrictStr, AfterValidator(label)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=86400, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Shared(_Part):
+class Shared(Part):
     """What a host may have itself, or inherit from its groups or from `defaults`."""
 
     role: Annotated[StrictStr, Field(pattern="^(control_plane|worker|)$")] = ""
@@ -191,7 +162,9 @@ class Shared(_Part):
     """The SSH user; empty takes ssh.user."""
     identity_file: StrictStr = ""
     """The private key; empty takes ssh.identity_file."""
-    labels: Annotated[dict[StrictStr, StrictStr], AfterValidator(_labels)] = {}
+    labels: Annotated[dict[StrictStr, StrictStr], AfterValidator(_labels)] = Field(
+        default_factory=dict
+    )
     """Labels for the Node."""
     taints: tuple[Annotated[StrictStr, AfterValidator(_taint)], ...] = ()
     """Taints for the Node, each `key=value:Effect`."""
@@ -200,7 +173,7 @@ class Shared(_Part):
 class HostEntry(Shared):
     """One host as the file has it."""
 
-    name: Annotated[StrictStr, AfterValidator(_host_name)]
+    name: Annotated[StrictStr, AfterValidator(host_name)]
     """The host's name, and its Node's."""
     address: Annotated[StrictStr, AfterValidator(_address)]
     """What SSH connects to."""
@@ -210,7 +183,7 @@ class HostEntry(Shared):
     """The group that the host is in, or a list of them; of two the first goes before."""
 
 
-class SshEntry(_Part):
+class SshEntry(Part):
     """How hosts are reached, as the file has it."""
 
     user: StrictStr = ""
@@ -233,7 +206,7 @@ class SshEntry(_Part):
     """A file of mode 0600 whose first line is sudo's password."""
 
 
-class Ssh(_Part):
+class Ssh(Part):
     """How hosts are reached, paths made absolute."""
 
     user: str
@@ -256,18 +229,7 @@ class Ssh(_Part):
     """The file that holds sudo's password."""
 
 
-class Probe(_Part):
-    """How latency is measured."""
-
-    image: Annotated[StrictStr, Field(min_length=1)] = "docker.io/library/busybox:1.36"
-    """The image of the probe pods; it must have ping."""
-    samples: Annotated[StrictInt, Field(ge=1, le=100_000)] = 20
-    """Packets for each ordered pair."""
-    interval: Annotated[float, Field(strict=True, ge=0.002, le=60, allow_inf_nan=False)] = 0.2
-    """Seconds between packets."""
-
-
-class Timeouts(_Part):
+class Timeouts(Part):
     """How long each kind of wait may take, in seconds; running out of time is a failure."""
 
     command: Seconds = 300
@@ -290,7 +252,7 @@ class Timeouts(_Part):
     """A host out of reach while a command runs on it; the command runs on, and is found again."""
 
 
-class Sheet(_Part):
+class Sheet(Part):
     """The whole parameter file."""
 
     cluster: Label
@@ -307,7 +269,7 @@ class Sheet(_Part):
     """Base address or directory that holds <plugin>.yaml."""
     plugin_backend: StrictStr = ""
     """How packets get from node to node, one of the words that the plugin knows; or empty."""
-    plugin_parameters: dict[StrictStr, StrictStr | StrictInt] = {}
+    plugin_parameters: dict[StrictStr, StrictStr | StrictInt] = Field(default_factory=dict)
     """What only the plugin's operator can know, such as the address of its controller."""
     pod_mtu: Annotated[StrictInt, AfterValidator(_mtu)] = 0
     """The MTU of pods' devices; 0 is what the plugin takes."""
@@ -325,7 +287,7 @@ class Sheet(_Part):
     """Which living cluster may be destroyed."""
     defaults: Shared = Shared()
     """What every host inherits."""
-    groups: dict[Label, Shared] = {}
+    groups: dict[Label, Shared] = Field(default_factory=dict)
     """Named sets of hosts, with what their hosts inherit."""
     hosts: Annotated[tuple[HostEntry, ...], Field(min_length=1)]
     """The hosts."""
@@ -334,7 +296,9 @@ class Sheet(_Part):
     api_access: Annotated[StrictStr, AfterValidator(_api_access)] = "auto"
     """How the Kubernetes API is reached: auto, direct or tunnel."""
     probe: Probe = Probe()
-    """How latency is measured."""
+    """What latency is measured with."""
+    diagnose: Diagnose = Diagnose()
+    """How a living cluster is measured."""
     timeouts: Timeouts = Timeouts()
     """How long to wait."""
     runs: StrictStr = ""
@@ -397,6 +361,7 @@ def _known(where: tuple[str | int, ...]) -> list[str]:
         "defaults": Shared,
         "ssh": SshEntry,
         "probe": Probe,
+        "diagnose": Diagnose,
         "timeouts": Timeouts,
         "packages": PackagesEntry,
         "proxy": Proxy,

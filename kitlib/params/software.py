@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr
+
+from kitlib.params.words import Part
 
 __all__ = ["Packages", "PackagesEntry", "Proxy", "Swap", "package_findings"]
 
@@ -31,10 +33,6 @@ Swap = Annotated[StrictStr, BeforeValidator(_swap)]
 """`off` or `keep`."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
 def _source(text: str) -> str:
     if text not in SOURCES:
         raise ValueError(f"one of {', '.join(SOURCES)}")
@@ -54,7 +52,7 @@ def _fingerprint(text: str) -> str:
     return plain
 
 
-class PackagesEntry(_Part):
+class PackagesEntry(Part):
     """Where the hosts' packages come from, as the file has it."""
 
     source: Annotated[StrictStr, AfterValidator(_source)] = "host"
@@ -67,7 +65,7 @@ class PackagesEntry(_Part):
     """A directory of packages and images on this machine, as `kit bundle` writes it."""
 
 
-class Packages(_Part):
+class Packages(Part):
     """Where the hosts' packages come from, the path made absolute."""
 
     source: str = "host"
@@ -93,7 +91,7 @@ def _exceptions(text: str) -> str:
     return text
 
 
-class Proxy(_Part):
+class Proxy(Part):
     """The proxy between the hosts and the internet; false where there is none."""
 
     http: Annotated[StrictStr, AfterValidator(_proxy), Field(repr=False)] = ""
