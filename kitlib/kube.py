@@ -12,16 +12,18 @@ import base64
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
-from websocket import WebSocketBadStatusException, WebSocketException
+from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
 
-from kitlib.command import Cmd
+from kitlib.command import Cmd, Secret
 from kitlib.errors import ApiError, CommandError, ParseError
 from kitlib.model import CommandResult
+from kitlib.podshell import PodShell
 
 __all__ = ["Kube", "Obj", "WatchExpired"]
 
@@ -182,28 +184,8 @@ class Kube:
             ApiError: The exec could not start (no such pod, the kubelet is out of reach).
             CommandError: The command did not end within `timeout` seconds.
         """
-        from kubernetes import client
-        from kubernetes.stream import stream
-
         started = time.monotonic()
-        # stream() patches the client that it is given: every exec has one of its own.
-        core = client.CoreV1Api(client.ApiClient(self._settings))
-        options = {"container": container} if container else {}
-        try:
-            channel = stream(
-                core.connect_get_namespaced_pod_exec,
-                pod,
-                namespace,
-                command=[*cmd.argv],
-                stdout=True,
-                stderr=True,
-                stdin=False,
-                tty=False,
-                _preload_content=False,
-                **options,
-            )
-        except client.ApiException as error:
-            raise self._exec_refusal(f"exec in {namespace}/{pod}", error) from error
+        channel = self._exec(namespace, pod, cmd.argv, container=container, stdin=False)
         try:
             channel.run_forever(timeout=timeout)
             if channel.is_open():
@@ -224,6 +206,50 @@ class Kube:
             exit_status=-1 if exit_status is None else int(exit_status),
             seconds=time.monotonic() - started,
         )
+
+    def shell(self, namespace: str, pod: str) -> PodShell:
+        """Return a shell in a pod that stays open over many commands; close it at the end."""
+        return PodShell(f"{namespace}/{pod}", partial(self.open_exec, namespace, pod))
+
+    def open_exec(self, namespace: str, pod: str, argv: Sequence[str]) -> WebSocket:
+        """Return an open exec with standard input, for who speaks its protocol: a PodShell.
+
+        Raises:
+            ApiError: It could not start (no such pod, the kubelet is out of reach).
+        """
+        socket: WebSocket = self._exec(namespace, pod, argv, stdin=True, binary=True).sock
+        return socket
+
+    def _exec(
+        self,
+        namespace: str,
+        pod: str,
+        argv: Sequence[str | Secret],
+        *,
+        container: str = "",
+        **how: bool,
+    ) -> Any:
+        from kubernetes import client
+        from kubernetes.stream import stream
+
+        # stream() patches the client that it is given: every exec has one of its own.
+        core = client.CoreV1Api(client.ApiClient(self._settings))
+        options: dict[str, Any] = {"container": container} if container else {}
+        try:
+            return stream(
+                core.connect_get_namespaced_pod_exec,
+                pod,
+                namespace,
+                command=[*argv],
+                stdout=True,
+                stderr=True,
+                tty=False,
+                _preload_content=False,
+                **options,
+                **how,
+            )
+        except client.ApiException as error:
+            raise self._exec_refusal(f"exec in {namespace}/{pod}", error) from error
 
     def _open(
         self,

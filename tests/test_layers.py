@@ -19,7 +19,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("knowledge", "detached facts inventory manifests params plugins probes software"),
         (
             "doors",
-            "access become dial durable fanout hostkeys journal kube recorder retry runlock ssh",
+            "access become dial durable fanout hostkeys journal kube podshell recorder retry "
+            "runlock ssh",
         ),
         ("judgement", "checks hints"),
         ("action", "stages"),
@@ -41,7 +42,7 @@ SOLE_IMPORTERS = {
     "paramiko": {"dial", "ssh", "hostkeys"},
     "invoke": {"ssh"},
     "kubernetes": {"kube"},
-    "websocket": {"kube"},
+    "websocket": {"kube", "podshell"},
     "urllib3": {"kube"},
     "pandas": {"frames", "charts", "diagnosis"},
     "pyarrow": {"frames"},
