@@ -50,8 +50,9 @@ faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then
 upstream: $(VENV)/.installed  ## Upstream's manifests on every version of the lab's API (writes docs/manifests.md).
 	$(BIN)/python tests/lab/upstream.py --write docs/manifests.md
 
-docs: $(VENV)/.installed  ## Write docs/plugins.md and the README's table of plugins from the catalogue.
+docs: $(VENV)/.installed  ## Write docs/plugins.md and the README's table of plugins from the catalogue, docs/records.md from the tables of samples.
 	$(BIN)/python docs/plugins.py
+	$(BIN)/python docs/records.py
 
 lock:  ## Pin what pyproject.toml allows today; PYTHON must be the oldest supported one.
 	$(PYTHON) -m venv $(VENV)-lock

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -50,13 +50,13 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def main() -> int:
-    """Write both files, or with --check say whether they are as they should be; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def settle(pages: Mapping[Path, str], about: str | None) -> int:
+    """Write the pages, or with --check say whether they are as they should be; the exit code."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
     stale = []
-    for path, text in wanted().items():
+    for path, text in pages.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(path)
             if not check:
@@ -75,7 +75,7 @@ def wanted() -> dict[Path, str]:
 
 def page(found: list[Row]) -> str:
     """Return docs/plugins.md."""
-    return _HEAD + long_table(found) + _about() + _SCHEMA + "".join(_models())
+    return _HEAD + longtable(found) + _about() + _SCHEMA + "".join(_models())
 
 
 def readme(text: str, found: list[Row]) -> str:
@@ -84,17 +84,17 @@ def readme(text: str, found: list[Row]) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise SystemExit(f"README.md: the marks of the table are gone: {BEGIN}{END}")
-    return f"{before}{BEGIN}\n{short_table(found)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{shorttable(found)}\n{END}{after}"
 
 
-def long_table(found: list[Row]) -> str:
+def longtable(found: list[Row]) -> str:
     """Return the table with everything that a choice rests on."""
     head = (
         "plugin", "project", "last release", "Kubernetes", "installed by", "between nodes",
         "NetworkPolicy", "encryption", "IPv6", "pod CIDR",
     )  # fmt: skip
     known = catalogue()
-    return _table(
+    return table(
         head,
         (
             (
@@ -114,10 +114,10 @@ def long_table(found: list[Row]) -> str:
     )
 
 
-def short_table(found: list[Row]) -> str:
+def shorttable(found: list[Row]) -> str:
     """Return the table of the README."""
     head = ("plugin", "project", "Kubernetes", "installed by", "between nodes", "NetworkPolicy")
-    return _table(
+    return table(
         head,
         (
             (row.plugin, row.status, row.kubernetes, row.install, row.network, row.policy)
@@ -142,7 +142,7 @@ def _models() -> Iterator[str]:
     while todo:
         model = todo.pop(0)
         yield f"\n### {model.__name__}\n\n{_line(model.__doc__)}\n\n"
-        yield _table(
+        yield table(
             ("field", "what may stand there", "left out", "meaning"),
             (
                 (f"`{name}`", _kind(field), _default(field), _line(field.description))
@@ -217,10 +217,11 @@ def _line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-def _table(head: tuple[str, ...], lines: Iterator[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
+    """Return a table of Markdown."""
     rules = tuple("---" for _ in head)
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rules, *lines))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(settle(wanted(), __doc__))

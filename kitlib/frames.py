@@ -7,11 +7,9 @@ Times are UTC; durations are seconds unless the column's name says `_ms`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from kitlib.runs import Run, load_run
 
@@ -28,9 +26,7 @@ __all__ = [
     "latency_nodes",
     "latency_summary",
     "load_run",
-    "samples",
     "stages",
-    "write_samples",
 ]
 
 STAGE_COLUMNS = ("stage", "verdict", "started", "offset_s", "seconds", "changes", "reason")
@@ -45,24 +41,6 @@ COMMAND_COLUMNS = ("stage", "host", "started", "seconds", "exit_status", "comman
 
 CHECK_COLUMNS = ("stage", "target", "id", "status", "summary", "got", "expected", "remedy", "t")
 """`checks`: every check in the order of the journal; the last of an id and target holds."""
-
-SAMPLE_COLUMNS = {
-    "round": "int64",
-    "src": "str",
-    "dst": "str",
-    "src_ip": "str",
-    "dst_ip": "str",
-    "path": "str",
-    "seq": "int64",
-    "rtt_ms": "float64",
-    "lost": "bool",
-    "duplicate": "bool",
-    "warmup": "bool",
-    "reason": "str",
-    "t": "float64",
-}
-"""`samples`: one row for each packet. src and dst are node names; path is `pod` or `host` (the
-baseline); rtt_ms is NaN exactly where lost; reason is the network's own words on a loss."""
 
 SUMMARY_COLUMNS = (
     "src", "dst", "path", "n", "lost", "loss_pct", "duplicates",
@@ -172,41 +150,6 @@ def checks(run: Run) -> pd.DataFrame:
     return frame
 
 
-def write_samples(path: Path | str, rows: Iterable[Mapping[str, object]]) -> Path:
-    """Return the path after writing sample rows there, whole or not at all.
-
-    Args:
-        path: `samples/<probe>/<round>.parquet` below the run directory; parents are made.
-        rows: Mappings with the columns of SAMPLE_COLUMNS; `duplicate` and `reason` may be absent.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kinds = {
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-        "str": pa.dictionary(pa.int32(), pa.string()),
-    }
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    blank: Mapping[str, object] = {"duplicate": False, "reason": ""}
-    listed = [{**blank, **row} for row in rows]
-    table = pa.table(
-        {
-            name: pa.array([row[name] for row in listed], type=kinds[kind])
-            for name, kind in SAMPLE_COLUMNS.items()
-        }
-    )
-    part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    try:
-        pq.write_table(table, part, compression="zstd")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
 def as_csv(frame: pd.DataFrame) -> bytes:
     """Return a table as CSV in UTF-8: times as ISO 8601, nothing for what is not known."""
     shown = frame.copy()
@@ -228,22 +171,6 @@ def as_parquet(frame: pd.DataFrame) -> bytes:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def samples(run: Run, probe: str = "ping") -> pd.DataFrame:
-    """Return every sample of a probe over all rounds; columns: SAMPLE_COLUMNS."""
-    parts = sorted((run.path / "samples" / probe).glob("*.parquet"))
-    if not parts:
-        empty = _frame([], tuple(SAMPLE_COLUMNS))
-        return empty.astype({k: v for k, v in SAMPLE_COLUMNS.items() if v != "str"})
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.concat_tables([pq.read_table(part) for part in parts], promote_options="permissive")
-    frame: pd.DataFrame = table.to_pandas()
-    if "duplicate" not in frame:
-        frame["duplicate"] = False
-    return frame
 
 
 def latency_summary(samples: pd.DataFrame) -> pd.DataFrame:

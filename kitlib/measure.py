@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from kitlib.checks import device_counters
 from kitlib.errors import ChecksFailed, CommandError, PreconditionError
 from kitlib.fanout import fan_out
-from kitlib.frames import write_samples
 from kitlib.journal import Journal
 from kitlib.kube import Obj
 from kitlib.model import CLUSTER, failed
 from kitlib.params import Probe
 from kitlib.probes import pairs, ping
+from kitlib.samples import write_samples
 from kitlib.session import Session
 from kitlib.stages.observe import network_now
 from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods

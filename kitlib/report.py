@@ -24,10 +24,11 @@ from kitlib import __version__, charts, frames
 from kitlib.charts import Picture
 from kitlib.checks import UNSUPPORTED
 from kitlib.diagnosis import readiness, summary
-from kitlib.diagnosis.export import export, write_whole
+from kitlib.diagnosis.export import export
 from kitlib.diagnosis.metrics import openmetrics
 from kitlib.model import Check, Status
 from kitlib.runs import Run, load_run
+from kitlib.samples import write_whole
 
 __all__ = [
     "Drawn",

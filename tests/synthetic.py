@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kitlib.frames import write_samples
+from kitlib.samples import write_samples
 
 START = 1_795_370_800.0
 STAGES = ("preflight", "reset", "packages", "init", "network", "join", "ready", "verify")

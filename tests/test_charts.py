@@ -20,6 +20,7 @@ from kitlib.charts import Picture
 from kitlib.charts.drawing import CIVIDIS
 from kitlib.diagnosis import readiness, summary
 from kitlib.runs import Run, load_run
+from kitlib.samples import read_samples
 
 RECORDED = Path(__file__).parent / "data" / "recorded-run"
 FIGURES = (
@@ -44,7 +45,7 @@ def test_every_function_draws_on_its_ax_and_returns_it(tmp_path: Path) -> None:
     assert charts.stage_timeline(ax, frames.stages(run), frames.hosts(run)) is ax
     ax = Figure().add_subplot()
     assert charts.readiness_waterfall(ax, readiness.node_phases(run)) is ax
-    table = frames.samples(run)
+    table = read_samples(run)
     names = summary.measured_nodes(run)
     ax = Figure().add_subplot()
     assert charts.latency_heatmap(ax, frames.latency_summary(table), names) is ax
@@ -86,7 +87,7 @@ def test_the_heat_map_shows_numbers_loss_silence_and_what_was_not_measured(tmp_p
         skip=[("worker-3", "worker-1")],
     )  # fmt: skip
     run = load_run(path)
-    table = frames.latency_summary(frames.samples(run))
+    table = frames.latency_summary(read_samples(run))
     ax = charts.latency_heatmap(Figure().add_subplot(), table, summary.measured_nodes(run))
     shown = words(ax)
     assert shown.count("no\nreply") == 1
@@ -109,7 +110,7 @@ def test_both_panels_have_one_scale(tmp_path: Path) -> None:
 
 def test_lost_packets_keep_the_distribution_below_all(tmp_path: Path) -> None:
     run = load_run(whole_run(tmp_path, 2, loses=[("worker-1", "control-plane-1", 20)]))
-    ax = charts.latency_ecdf(Figure().add_subplot(), frames.samples(run))
+    ax = charts.latency_ecdf(Figure().add_subplot(), read_samples(run))
     tops = {str(line.get_label())[:3]: max(line.get_ydata()) for line in ax.lines[::2]}
     assert tops == {"hos": 100.0, "pod": 50.0}
 

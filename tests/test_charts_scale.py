@@ -21,6 +21,7 @@ from kitlib.diagnosis import summary
 from kitlib.diagnosis.latency import MOST
 from kitlib.model import Status
 from kitlib.runs import Run, load_run
+from kitlib.samples import SAMPLE_COLUMNS, read_samples, write_samples
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,13 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_made_record_has_the_size_and_the_network_that_were_asked_for(
     record: Run, tmp_path: Path
 ) -> None:
-    table = frames.samples(record)
-    assert tuple(table.columns) == tuple(frames.SAMPLE_COLUMNS)
+    table = read_samples(record)
+    assert tuple(table.columns) == tuple(SAMPLE_COLUMNS)
     assert len(table) == 16_000
     assert set(table["round"]) == {1, 2}
     assert table["rtt_ms"].isna().equals(table["lost"])
     assert table.groupby(["src", "dst", "path"], observed=True).ngroups == 2 * 24 * 23
-    again = frames.samples(load_run(make_record(tmp_path, 24, 16_000)))
+    again = read_samples(load_run(make_record(tmp_path, 24, 16_000)))
     assert again.equals(table)
 
 
@@ -48,7 +49,7 @@ def test_of_many_sick_pairs_the_worst_are_named_and_the_others_counted(record: R
     assert loss[0].status is Status.FAIL
     assert loss[0].target == "worker-1"
     assert "worker-8" in loss[-1].got
-    lost = frames.latency_summary(frames.samples(record))
+    lost = frames.latency_summary(read_samples(record))
     hurt = int(((lost["path"] == "pod") & (lost["lost"] > 0)).sum())
     assert loss[-1].got.startswith(f"{hurt - MOST} more pairs lost ")
     assert [each.target for each in checks if each.id == "latency.slow-node"] == ["worker-12"]
@@ -57,14 +58,14 @@ def test_of_many_sick_pairs_the_worst_are_named_and_the_others_counted(record: R
 def test_samples_that_came_since_are_seen(tmp_path: Path) -> None:
     run = load_run(make_record(tmp_path, 6, 600))
     before = summary.latency_table(run)["n"].sum()
-    rows = frames.samples(run).assign(round=3).to_dict("records")
-    frames.write_samples(run.path / "samples" / "ping" / "0003.parquet", rows)
+    rows = read_samples(run).assign(round=3).to_dict("records")
+    write_samples(run.path / "samples" / "ping" / "0003.parquet", rows)
     assert summary.latency_table(run)["n"].sum() == 2 * before
 
 
 def test_nodes_of_a_zone_stand_beside_each_other_and_the_odd_one_stands_last(record: Run) -> None:
     names = summary.measured_nodes(record)
-    table = frames.latency_summary(frames.samples(record))
+    table = frames.latency_summary(read_samples(record))
     order = charts.seriated(table, names)
     assert sorted(order) == sorted(names)
     assert order[-1] == "worker-12"
@@ -83,7 +84,7 @@ def test_a_large_heat_map_says_in_words_what_stands_out(record: Run) -> None:
         assert "Slowest nodes by p50 (µs): worker-12 " in said
         assert "No reply: worker-1 to worker-22." in said
         assert "Most loss to and from: worker-8 " in said
-    table = frames.latency_summary(frames.samples(record))
+    table = frames.latency_summary(read_samples(record))
     pods = table[table["path"] == "pod"]
     assert f"{pods['lost'].sum()} of {pods['n'].sum()} packets lost" in picture.alt
     dots, crosses = picture.axes[0].collections

@@ -17,6 +17,7 @@ from kitlib.diagnosis import latency, pooled, readiness, summary
 from kitlib.diagnosis import moments as moments_of
 from kitlib.model import Status
 from kitlib.runs import WatchLine, load_run
+from kitlib.samples import read_samples
 
 RECORDED = Path(__file__).parent / "data" / "recorded-run"
 
@@ -173,7 +174,7 @@ def test_loss_is_a_failure_when_total_and_a_warning_when_partial(tmp_path: Path)
 
 def test_loss_on_the_hosts_own_path_blames_the_network_below(tmp_path: Path) -> None:
     path = whole_run(tmp_path, 2)
-    table = frames.samples(load_run(path))
+    table = read_samples(load_run(path))
     table.loc[table["src"] == "worker-1", ["lost", "rtt_ms"]] = [True, None]
     checks = latency.checks(frames.latency_summary(table), ["control-plane-1", "worker-1"])
     loss = next(check for check in checks if check.id == "latency.loss")
@@ -346,5 +347,5 @@ def test_one_sender_in_one_round_has_no_interval_and_no_samples_have_no_row() ->
     assert row["p50_ms"] == 2.0
     assert math.isnan(row["p50_low_ms"])
     assert math.isnan(row["ratio"])
-    nothing = frames.samples(load_run(RECORDED)).iloc[:0]
+    nothing = read_samples(load_run(RECORDED)).iloc[:0]
     assert pooled.pooled(nothing, frames.latency_costs(nothing)).empty

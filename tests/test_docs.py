@@ -158,9 +158,10 @@ def test_no_file_names_a_package_registry_or_a_machine():
     assert wrong == []
 
 
-def test_what_is_written_from_the_catalogue_is_up_to_date():
+@pytest.mark.parametrize("writer", ["plugins", "records"])
+def test_what_is_written_from_the_code_is_up_to_date(writer):
     done = subprocess.run(
-        [sys.executable, ROOT / "docs/plugins.py", "--check"],
+        [sys.executable, ROOT / f"docs/{writer}.py", "--check"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -169,10 +170,11 @@ def test_what_is_written_from_the_catalogue_is_up_to_date():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_row_of_that_page_has_its_cells():
+@pytest.mark.parametrize("page", ["plugins", "records"])
+def test_every_row_of_that_page_has_its_cells(page):
     """A | in a text would make one more."""
     cells = 0
-    for line in document("docs/plugins.md").splitlines():
+    for line in document(f"docs/{page}.md").splitlines():
         if not line.startswith("|"):
             cells = 0
             continue

@@ -15,6 +15,7 @@ from synthetic import START, Maker, empty_run, failed_run, utc, whole_run
 from kitlib import frames
 from kitlib.errors import PreconditionError
 from kitlib.runs import load_run, parse_time
+from kitlib.samples import SAMPLE_COLUMNS, read_samples, write_samples
 
 RECORDED = Path(__file__).parent / "data" / "recorded-run"
 
@@ -28,8 +29,8 @@ def sample(src: str, dst: str, rtt: float | None, **more: object) -> dict[str, o
 
 def written(tmp_path: Path, rows: list[dict[str, object]]) -> pd.DataFrame:
     run = empty_run(tmp_path)
-    frames.write_samples(run / "samples" / "ping" / "0001.parquet", rows)
-    return frames.samples(load_run(run))
+    write_samples(run / "samples" / "ping" / "0001.parquet", rows)
+    return read_samples(load_run(run))
 
 
 def test_a_torn_last_line_is_counted_and_the_rest_is_read() -> None:
@@ -117,43 +118,12 @@ def test_an_empty_run_has_empty_tables_with_all_columns(tmp_path: Path) -> None:
     run = load_run(empty_run(tmp_path))
     assert tuple(frames.stages(run).columns) == frames.STAGE_COLUMNS
     assert tuple(frames.commands(run).columns) == frames.COMMAND_COLUMNS
-    samples = frames.samples(run)
-    assert tuple(samples.columns) == tuple(frames.SAMPLE_COLUMNS)
+    samples = read_samples(run)
+    assert tuple(samples.columns) == tuple(SAMPLE_COLUMNS)
     assert samples.empty
     summary = frames.latency_summary(samples)
     assert summary.empty
     assert tuple(summary.columns) == frames.SUMMARY_COLUMNS
-
-
-def test_samples_are_written_whole_and_read_back(tmp_path: Path) -> None:
-    rows = [sample("a", "b", 0.5), sample("a", "b", None, seq=2, reason="no route")]
-    table = written(tmp_path, rows)
-    assert tuple(table.columns) == tuple(frames.SAMPLE_COLUMNS)
-    assert list(table["lost"]) == [False, True]
-    assert math.isnan(table["rtt_ms"].iloc[1])
-    assert table["reason"].iloc[1] == "no route"
-    folder = next(tmp_path.rglob("0001.parquet")).parent
-    assert [path.name for path in folder.iterdir()] == ["0001.parquet"]
-
-
-def test_a_failed_write_leaves_no_file_and_keeps_the_old_one(tmp_path: Path) -> None:
-    target = tmp_path / "0001.parquet"
-    frames.write_samples(target, [sample("a", "b", 0.5)])
-    before = target.read_bytes()
-    with pytest.raises(KeyError):
-        frames.write_samples(target, [{"src": "a"}])
-    assert target.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_rounds_are_read_together(tmp_path: Path) -> None:
-    path = empty_run(tmp_path)
-    for number in (1, 2):
-        rows = [sample("a", "b", 0.1 * number, round=number)]
-        frames.write_samples(path / "samples" / "ping" / f"{number:04}.parquet", rows)
-    table = frames.samples(load_run(path))
-    assert sorted(table["round"]) == [1, 2]
-    assert frames.latency_summary(table)["n"].tolist() == [2]
 
 
 def test_the_summary_leaves_out_warm_up_and_duplicates_and_counts_loss(tmp_path: Path) -> None:

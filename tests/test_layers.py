@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ),
         ("judgement", "checks hints"),
         ("action", "stages"),
-        ("seeing", "charts diagnosis frames runs"),
+        ("seeing", "charts diagnosis frames runs samples"),
         (
             "people",
             "alone bundling cli comparison comparison_page comparison_plan confirming findings "
@@ -45,7 +45,7 @@ SOLE_IMPORTERS = {
     "websocket": {"kube", "podshell"},
     "urllib3": {"kube"},
     "pandas": {"frames", "charts", "diagnosis"},
-    "pyarrow": {"frames"},
+    "pyarrow": {"frames", "samples"},
     "matplotlib": {"charts"},
     "papermill": {"notebooks"},
     "jupyter_client": {"notebooks"},

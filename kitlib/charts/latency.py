@@ -222,7 +222,7 @@ def latency_ecdf(ax: Axes, samples: pd.DataFrame) -> Axes:
 
     Args:
         ax: Where to draw.
-        samples: `frames.samples`; warm-up and duplicates are left out.
+        samples: `samples.read_samples`; warm-up and duplicates are left out.
     """
     kept = samples[~samples["warmup"] & ~samples["duplicate"]]
     factor, unit = unit_of(kept["rtt_ms"])

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kitlib import frames
 from kitlib.diagnosis import readiness
 from kitlib.diagnosis.intervals import (
     SEED,
@@ -34,6 +33,7 @@ from kitlib.errors import PreconditionError
 from kitlib.model import Verdict
 from kitlib.plugins import Plugin
 from kitlib.runs import Provenance, Run
+from kitlib.samples import SAMPLE_COLUMNS, read_samples
 
 __all__ = [
     "CELL_COLUMNS",
@@ -91,7 +91,7 @@ class Compared:
         provenance: Where the numbers come from, of the first run that says it.
         time_factors: Those of a lab's runs; more than one is said in the captions.
         runs: RUN_COLUMNS.
-        samples: `frames.samples` of the runs that count, warm-up left out, with `subject` and
+        samples: `read_samples` of the runs that count, warm-up left out, with `subject` and
             `block`.
         moments: `readiness.node_phases` of the runs that count, with `subject` and `block`.
         plugins: The plugins as the runs knew them, users' own ones too.
@@ -133,11 +133,11 @@ def gather(runs: Sequence[Run]) -> Compared:
         if not row["counts"]:
             continue
         own = {"subject": row["subject"], "block": row["block"]}
-        measured = frames.samples(run)
+        measured = read_samples(run)
         samples.append(measured[~measured["warmup"]].assign(**own))
         moments.append(readiness.node_phases(run).assign(**own))
     factors = {run.provenance.time_factor for run in known if run.provenance.time_factor}
-    blank = pd.DataFrame(columns=[*frames.SAMPLE_COLUMNS, "subject", "block"])
+    blank = pd.DataFrame(columns=[*SAMPLE_COLUMNS, "subject", "block"])
     none = pd.DataFrame(columns=[*readiness.COLUMNS, "subject", "block"])
     return Compared(
         provenance=known[0].provenance if known else Provenance(),

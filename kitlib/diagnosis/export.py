@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from uuid import uuid4
 
 import pandas as pd
 
 from kitlib import charts, frames
 from kitlib.charts import Picture
 from kitlib.diagnosis import readiness, summary
-from kitlib.errors import RecordError
 from kitlib.runs import Run
+from kitlib.samples import write_whole
 
-__all__ = ["COLUMNS", "EXPORTS", "export", "write_whole"]
+__all__ = ["COLUMNS", "EXPORTS", "export"]
 
 EXPORTS: dict[str, tuple[Callable[[Run], Picture | None], Callable[[Run], pd.DataFrame]]] = {
     "stages": (summary.stage_figure, frames.stages),
@@ -110,26 +109,3 @@ def export(run: Run) -> list[Path]:
     if made:
         made.append(write_whole(target / "columns.csv", frames.as_csv(pd.DataFrame(listed))))
     return made
-
-
-def write_whole(path: Path, data: bytes) -> Path:
-    """Return the path after writing the file whole or not at all; its directory is made.
-
-    Raises:
-        RecordError: It cannot be written; what was there before is still there.
-    """
-    # Not `.prom` at the end: a collector that looks just now must not read half a file.
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise RecordError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            remedy="make room there or name another place, then run the same command again",
-        ) from error
-    return path

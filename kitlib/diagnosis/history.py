@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kitlib import frames
 from kitlib.diagnosis import readiness
 from kitlib.diagnosis.intervals import SEED, Counts, Floats, Interval, pooled_quantile
 from kitlib.model import Check, Status, Verdict
 from kitlib.runs import Run
+from kitlib.samples import read_samples
 
 __all__ = [
     "COLUMNS",
@@ -257,7 +257,7 @@ def _numbers(run: Run) -> list[tuple[str, str, str, Interval]]:
     for phase, label in readiness.PHASES.items():
         if phase in waits:
             found.append((f"{PHASE}{phase}", label, "s", Interval(float(waits[phase]))))
-    samples = frames.samples(run)
+    samples = read_samples(run)
     kept = samples[(samples["path"] == "pod") & ~samples["warmup"].astype(bool)]
     kept = kept[~kept["lost"].astype(bool) & ~kept["duplicate"].astype(bool)]
     if len(kept):

@@ -37,7 +37,7 @@ def pooled(samples: pd.DataFrame, costs: pd.DataFrame, *, seed: int = SEED) -> p
     """Return each path's numbers; columns: POOLED_COLUMNS.
 
     Args:
-        samples: `frames.samples`.
+        samples: `samples.read_samples`.
         costs: `frames.latency_costs`.
         seed: What the resamples are drawn with.
     """

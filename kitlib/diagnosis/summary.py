@@ -15,6 +15,7 @@ from kitlib.charts import Picture
 from kitlib.diagnosis import latency, pooled, readiness
 from kitlib.model import Check
 from kitlib.runs import Run
+from kitlib.samples import read_samples
 
 __all__ = [
     "latency_checks",
@@ -56,7 +57,7 @@ def _measured(run: Run) -> _Measured:
 
 @lru_cache(maxsize=1)
 def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
-    samples = frames.samples(Run(path))
+    samples = read_samples(Run(path))
     return _Measured(
         samples,
         frames.latency_summary(samples),

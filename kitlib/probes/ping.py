@@ -161,7 +161,7 @@ def rows(
     interval: float,
     warmup: int = 1,
 ) -> list[dict[str, object]]:
-    """Return the samples as rows for `frames.write_samples`.
+    """Return the samples as rows for `samples.write_samples`.
 
     Args:
         samples: What `parse` returned.

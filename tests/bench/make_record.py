@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from synthetic import START, built
 
-from kitlib.frames import SAMPLE_COLUMNS
+from kitlib.samples import SAMPLE_COLUMNS
 
 ZONES = 4
 HOST_MS, ZONE_MS, POD_MS = 0.11, 0.42, 0.035
@@ -89,7 +89,7 @@ def _round(
 
 
 def _write(path: Path, rows: dict[str, np.ndarray[Any, Any]], names: list[str]) -> None:
-    """Write a round in the format of `frames.write_samples`, without a dictionary for each row."""
+    """Write a round in the format of `samples.write_samples`, without a dictionary for each row."""
     count = len(rows["seq"])
     addresses = [f"10.77.{i // 250}.{i % 250 + 1}" for i in range(len(names))]
 
@@ -105,6 +105,9 @@ def _write(path: Path, rows: dict[str, np.ndarray[Any, Any]], names: list[str]) 
         "dst_ip": coded(rows["dst"], addresses),
         "path": coded(rows["path"], ["host", "pod"]),
         "duplicate": pa.array(np.zeros(count, dtype=bool)),
+        "reordered": pa.array(np.zeros(count, dtype=bool)),
+        "side_by_side": pa.array(np.full(count, len(names) // 2)),
+        "server": coded(np.zeros(count), [""]),
         "reason": coded(np.zeros(count), [""]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
