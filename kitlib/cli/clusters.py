@@ -24,7 +24,9 @@ from kitlib.cli.terminal import (
     ask_password,
     ask_removal,
     ask_unplug,
+    followed,
     given,
+    opened,
     out,
     print_json,
     say_where,
@@ -67,26 +69,17 @@ def stage(
 ) -> None:
     """Run one stage without its notebook."""
     from kitlib.alone import run_alone
-    from kitlib.progress import Follower
-    from kitlib.session import Session
     from kitlib.stages import get_stage
 
     get_stage(name)
-    options = given({"plugin": plugin})
-    with Session.open(
-        params, dry_run=dry_run, rebuild=rebuild, keep=keep, overrides=options
-    ) as session:
-        unlock(session)
-        try:
-            with Follower(session.journal.path, out()):
-                outcome = run_alone(session, name)
-        except KitError:
-            say_where(session.journal.path)
-            raise
+    options = {"plugin": plugin}
+    with opened(params, options, dry_run=dry_run, rebuild=rebuild, keep=keep) as session:
+        with followed(session):
+            outcome = run_alone(session, name)
         for check in outcome.checks:
             out().print(f"  {check}", soft_wrap=True, highlight=False)
-        say_where(session.journal.path)
-        out().print(f"{name}: {outcome.verdict.value}", highlight=False)
+    say_where(session.journal.path)
+    out().print(f"{name}: {outcome.verdict.value}", highlight=False)
 
 
 @app.command()
@@ -96,17 +89,15 @@ def join(params: ParamsArg, host: HostsOption, dry_run: DryRun = False, keep: Ke
     A worker or a control plane. Run again, it goes on from what is true on the hosts.
     """
     from kitlib import membership
-    from kitlib.progress import Follower
-    from kitlib.session import Session
 
     membership.check_names(params, host)
-    with Session.open(params, dry_run=dry_run, keep=keep) as session:
-        unlock(session)
-        try:
-            with membership.whole_run(session, "kit join"), Follower(session.journal.path, out()):
-                membership.join_hosts(session, host)
-        finally:
-            say_where(session.journal.path)
+    with (
+        opened(params, dry_run=dry_run, keep=keep) as session,
+        membership.whole_run(session, "kit join"),
+        followed(session),
+    ):
+        membership.join_hosts(session, host)
+    say_where(session.journal.path)
     out().print(f"join {', '.join(host)}: {'PLANNED' if dry_run else 'PASS'}")
 
 
@@ -134,23 +125,20 @@ def remove(
     asks; without a terminal it stops. Run again after a failure, it goes on from what is true.
     """
     from kitlib import confirming, membership
-    from kitlib.progress import Follower
     from kitlib.removal import plan_removal, remove_hosts
-    from kitlib.session import Session
 
     membership.check_names(params, host)
-    options = given({"confirm_reset": confirm or None})
-    with Session.open(params, dry_run=dry_run, keep=keep, overrides=options) as session:
-        unlock(session)
-        try:
-            with membership.whole_run(session, "kit remove"):
-                removal = plan_removal(session, host, force=force)
-                if not dry_run:
-                    confirming.confirm(removal, ask_removal if sys.stdin.isatty() else None)
-                with Follower(session.journal.path, out()):
-                    remove_hosts(session, removal)
-        finally:
-            say_where(session.journal.path)
+    options = {"confirm_reset": confirm or None}
+    with (
+        opened(params, options, dry_run=dry_run, keep=keep) as session,
+        membership.whole_run(session, "kit remove"),
+    ):
+        removal = plan_removal(session, host, force=force)
+        if not dry_run:
+            confirming.confirm(removal, ask_removal if sys.stdin.isatty() else None)
+        with followed(session):
+            remove_hosts(session, removal)
+    say_where(session.journal.path)
     out().print(f"remove {', '.join(host)}: {'PLANNED' if dry_run else 'PASS'}")
     for line in () if dry_run else removal.result(params):
         out().print(line, soft_wrap=True)
@@ -174,21 +162,18 @@ def unplug(
     """
     from kitlib import confirming, membership
     from kitlib import unplug as unplugging
-    from kitlib.progress import Follower
-    from kitlib.session import Session
 
-    options = given({"plugin": plugin, "confirm_reset": confirm or None})
-    with Session.open(params, dry_run=dry_run, keep=keep, overrides=options) as session:
-        unlock(session)
-        try:
-            with membership.whole_run(session, "kit unplug"):
-                planned = unplugging.plan_unplug(session)
-                if not dry_run:
-                    confirming.confirm(planned, ask_unplug if sys.stdin.isatty() else None)
-                with Follower(session.journal.path, out()):
-                    unplugging.take_out(session, planned)
-        finally:
-            say_where(session.journal.path)
+    options = {"plugin": plugin, "confirm_reset": confirm or None}
+    with (
+        opened(params, options, dry_run=dry_run, keep=keep) as session,
+        membership.whole_run(session, "kit unplug"),
+    ):
+        planned = unplugging.plan_unplug(session)
+        if not dry_run:
+            confirming.confirm(planned, ask_unplug if sys.stdin.isatty() else None)
+        with followed(session):
+            unplugging.take_out(session, planned)
+    say_where(session.journal.path)
     name = session.plugin.name
     out().print(f"unplug {name}: {'PLANNED' if dry_run else 'PASS'}", highlight=False)
 
@@ -298,16 +283,13 @@ def bundle(
     """
     from kitlib.bundling import bundle as collect
     from kitlib.model import Verdict
-    from kitlib.progress import Follower
-    from kitlib.session import Session
 
-    with Session.open(params) as session:
+    with opened(params) as session:
         try:
-            with Follower(session.journal.path, out()):
+            with followed(session):
                 made = collect(session, directory, host)
         except KitError as error:
             session.finish(Verdict.FAIL, error.message.splitlines()[0])
-            say_where(session.journal.path)
             raise
         session.finish(Verdict.PASS, f"bundled into {directory}")
     size = sum(each.size for each in (*made.packages, *made.images)) / 1e6
@@ -332,20 +314,10 @@ def run_build_verb(
 ) -> tuple[str, Path]:
     """Build the cluster by the notebooks; return the verdict and the report."""
     from kitlib.pipeline import build as run_build
-    from kitlib.progress import Follower
-    from kitlib.session import Session
 
-    options = given(overrides)
-    with Session.open(
-        params, dry_run=dry_run, rebuild=rebuild, keep=keep, overrides=options
-    ) as session:
-        unlock(session)
-        try:
-            with Follower(session.journal.path, out()):
-                done = run_build(session)
-        except KitError:
-            say_where(session.journal.path)
-            raise
+    with opened(params, overrides, dry_run=dry_run, rebuild=rebuild, keep=keep) as session:
+        with followed(session):
+            done = run_build(session)
         if not quiet:
             out().print(f"{done.verdict.value}\n{done.report}", soft_wrap=True, highlight=False)
         return done.verdict.value, done.report

@@ -5,14 +5,20 @@ from __future__ import annotations
 import getpass
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from kitlib.progress import Follower
+    from kitlib.session import Session
 
 __all__ = [
     "LAB_PARAMS",
@@ -29,7 +35,9 @@ __all__ = [
     "ask_password",
     "ask_removal",
     "ask_unplug",
+    "followed",
     "given",
+    "opened",
     "out",
     "print_json",
     "say_where",
@@ -109,7 +117,45 @@ def show_table(table: Table) -> None:
     console.print(table)
 
 
-def unlock(session: Any) -> None:
+@contextmanager
+def opened(
+    params: Path,
+    overrides: dict[str, Any] | None = None,
+    *,
+    dry_run: bool = False,
+    rebuild: bool = False,
+    keep: bool = False,
+) -> Iterator[Session]:
+    """Open a session for a verb, unlocked; when the verb breaks off, say where its record is.
+
+    Args:
+        params: The parameter file.
+        overrides: The verb's options that stand for parameters; None for one that was not given.
+        dry_run: As `Session.open` has it, like the next two.
+        rebuild: See there.
+        keep: See there.
+    """
+    from kitlib.session import Session
+
+    with Session.open(
+        params, dry_run=dry_run, rebuild=rebuild, keep=keep, overrides=given(overrides or {})
+    ) as session:
+        unlock(session)
+        try:
+            yield session
+        except BaseException:  # Ctrl-C too: what was done until then is on record
+            say_where(session.journal.path)
+            raise
+
+
+def followed(session: Session) -> Follower:
+    """Return what shows the session's journal on the terminal while it is written."""
+    from kitlib.progress import Follower
+
+    return Follower(session.journal.path, out())
+
+
+def unlock(session: Session) -> None:
     """Ask for sudo's password where a host wants one and there is a terminal to ask on."""
     if sys.stdin.isatty():
         session.unlock(ask_password)
