@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic import Maker, empty_run, failed_run, whole_run
 
+from kitlib.diagnosis import readiness
 from kitlib.errors import PreconditionError
 from kitlib.report import write_report
 from kitlib.session import Session
@@ -200,3 +201,11 @@ def test_many_pairs_are_cut_to_those_that_need_looking_at(tmp_path: Path) -> Non
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PreconditionError):
         write_report(tmp_path)
+
+
+def test_the_nodes_phases_are_computed_once_for_a_report(tmp_path, monkeypatch):
+    counted = []
+    real = readiness.node_phases
+    monkeypatch.setattr(readiness, "node_phases", lambda run: counted.append(run) or real(run))
+    assert "Waterfall" in str(page(whole_run(tmp_path)).tags)
+    assert len(counted) == 1

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kitlib import charts, frames
 from kitlib.charts import Picture
-from kitlib.diagnosis import readiness, summary
+from kitlib.diagnosis import summary
 from kitlib.runs import Run
 from kitlib.samples import write_whole
 
@@ -21,7 +21,7 @@ __all__ = ["COLUMNS", "EXPORTS", "export"]
 
 EXPORTS: dict[str, tuple[Callable[[Run], Picture | None], Callable[[Run], pd.DataFrame]]] = {
     "stages": (summary.stage_figure, frames.stages),
-    "readiness": (summary.readiness_figure, readiness.node_phases),
+    "readiness": (summary.readiness_figure, summary.node_phases),
     "latency": (summary.latency_figure, summary.latency_table),
     "latency_nodes": (summary.latency_distribution, summary.latency_nodes),
     "latency_all": (lambda _: None, summary.latency_pooled),

@@ -25,6 +25,7 @@ __all__ = [
     "latency_pooled",
     "latency_table",
     "measured_nodes",
+    "node_phases",
     "readiness_checks",
     "readiness_figure",
     "readiness_table",
@@ -66,6 +67,24 @@ def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
     )
 
 
+def node_phases(run: Run) -> pd.DataFrame:
+    """Return `readiness.node_phases` of the run, computed once for it."""
+    return _phases(run).copy()
+
+
+_last: list[tuple[Run, pd.DataFrame]] = []
+
+
+def _phases(run: Run) -> pd.DataFrame:
+    """Return the phases, computed once as long as it is the same run; nobody changes this table."""
+    # A Run is what was read at one moment, so its identity says enough.
+    known = next((phases for of, phases in _last if of is run), None)
+    if known is None:
+        known = readiness.node_phases(run)
+        _last[:] = [(run, known)]
+    return known
+
+
 def stage_figure(run: Run) -> Picture | None:
     """Return the stages along the run's time; None when no stage was started."""
     stages, hosts = frames.stages(run), frames.hosts(run)
@@ -83,7 +102,7 @@ def stage_figure(run: Run) -> Picture | None:
 
 def readiness_figure(run: Run) -> Picture | None:
     """Return each node's way to Ready as a waterfall; None when no node ever registered."""
-    phases = readiness.node_phases(run)
+    phases = _phases(run)
     if not phases.loc[phases["phase"] == "registered", "t"].notna().any():
         return None
     if ready_before(run):  # pods that came later say nothing of how these nodes became Ready
@@ -128,7 +147,7 @@ def readiness_figure(run: Run) -> Picture | None:
 
 def readiness_words(run: Run) -> list[str]:
     """Return in words which phase and which node took longest; empty when nothing is known."""
-    phases = readiness.node_phases(run)
+    phases = _phases(run)
     nodes = phases["node"].nunique()
     kept = phases[(phases["offset_s"] >= 0) & phases["waited_s"].notna()]
     if kept.empty:
@@ -170,7 +189,7 @@ def _slowest(phases: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def ready_before(run: Run) -> bool:
     """Return whether every registered node was Ready before the run began."""
-    phases = readiness.node_phases(run).dropna(subset=["t"])
+    phases = _phases(run).dropna(subset=["t"])
     steps = phases[phases["phase"].isin(list(readiness.BUILDING))]
     ready = set(steps.loc[steps["phase"] == "ready", "node"])
     early = bool((steps["t"] < _began(run)).all())
@@ -183,7 +202,7 @@ def readiness_table(run: Run) -> pd.DataFrame:
     Columns: `node`, `role`, the phases' labels (seconds since the node's own first phase; NaN for
     one that never came), `longest_wait` (the phase that the node waited for longest).
     """
-    phases = readiness.node_phases(run)
+    phases = _phases(run)
     columns = ["node", "role", *readiness.PHASES.values(), "longest_wait"]
     if phases.empty:
         return pd.DataFrame(columns=columns)
@@ -203,7 +222,7 @@ def readiness_table(run: Run) -> pd.DataFrame:
 
 def readiness_checks(run: Run) -> list[Check]:
     """Return what the nodes' way to Ready says."""
-    return readiness.checks(readiness.node_phases(run))
+    return readiness.checks(_phases(run))
 
 
 def measured_nodes(run: Run) -> list[str]:
