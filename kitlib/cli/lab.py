@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -82,6 +83,27 @@ def lab_ssh(
 
     line = " ".join(command) if command else None
     raise typer.Exit(verbs.ssh(_lab(params)[1], host, line))
+
+
+@lab_app.command("kubeconfig")
+def lab_kubeconfig(
+    params: LabParams = LAB_PARAMS,
+    target: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write it there, for you alone.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Print the administrator's kubeconfig of the lab's cluster, as it works outside of the lab."""
+    from kitlib.lab import verbs
+
+    text = verbs.kubeconfig(_lab(params)[1])
+    if target is None:
+        sys.stdout.write(text)
+        return
+    target.unlink(missing_ok=True)
+    target.touch(mode=0o600)
+    target.write_text(text)
+    out().print(str(target), soft_wrap=True)
 
 
 @lab_app.command("break")

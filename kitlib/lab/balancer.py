@@ -8,11 +8,12 @@ with health checks does. The kit knows it only as `control_plane_endpoint`.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 from kitlib.lab.relay import Relay, Streams, connect
 
-__all__ = ["PORT", "start"]
+__all__ = ["PORT", "start", "way_in"]
 
 PORT = 6443
 _EVERY = 0.5
@@ -25,6 +26,23 @@ async def start(address: str, planes: Sequence[str]) -> asyncio.Server:
     server = await asyncio.start_server(balancer.serve, address, PORT, backlog=512)
     balancer.task = asyncio.create_task(balancer.watch())
     return server
+
+
+async def way_in(sock: socket.socket, planes: Sequence[str]) -> asyncio.Server:
+    """Return what leads from a socket outside of the lab to the first control plane that answers.
+
+    It is for a kubeconfig that is used outside; it looks at nothing beforehand.
+    """
+
+    async def first() -> Streams:
+        for plane in planes:
+            try:
+                return await connect(plane, PORT)
+            except OSError:
+                continue
+        raise OSError("no control plane answers")
+
+    return await asyncio.start_server(Relay(first).serve, sock=sock)
 
 
 class _Balancer:

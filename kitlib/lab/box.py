@@ -79,6 +79,8 @@ class _Box:
             await asyncio.start_server(fileserver.serve_connection, GATEWAY, _MANIFESTS_INSIDE),
         ]
         planes = [each["address"] for each in self._config["hosts"] if each["control_plane"]]
+        way_in = socket.socket(fileno=self._config["api_fd"])
+        servers.append(await balancer.way_in(way_in, planes))
         if len(planes) > 1:
             servers.append(await balancer.start(GATEWAY, planes))
         async with asyncio.TaskGroup() as tasks:

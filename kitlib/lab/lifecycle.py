@@ -55,6 +55,7 @@ class Record:
         control: The name of the abstract control socket.
         time_factor: What recorded delays are multiplied by.
         spec: The lab's hosts and ports.
+        api_port: The port on 127.0.0.1 that leads to the cluster's API.
     """
 
     pid: int
@@ -64,6 +65,7 @@ class Record:
     control: str
     time_factor: float
     spec: LabSpec
+    api_port: int = 0
 
 
 def read_record(state_dir: Path) -> Record | None:
@@ -156,17 +158,21 @@ def up(
         with contextlib.ExitStack() as held:
             manifests = held.enter_context(machine.bind_port(spec.manifest_port))
             outside = [held.enter_context(machine.bind_port(h.ssh_port)) for h in spec.hosts]
+            api = held.enter_context(machine.bind_port(0))
+            api_port = int(api.getsockname()[1])
             name = f"kit-lab-{secrets.token_hex(8)}"
             commands = held.enter_context(control.listen(name))
             config = {
                 "control_fd": commands.fileno(),
                 "manifest_fd": manifests.fileno(),
+                "api_fd": api.fileno(),
                 "hosts": _host_configs(
                     spec, outside, state_dir, kubectl, time_factor, node, python_path
                 ),
             }
             pid = _spawn(config, state_dir, python_path)
-        record = Record(pid, processes.start_time(pid) or 0, 0, 0, name, time_factor, spec)
+        start = processes.start_time(pid) or 0
+        record = Record(pid, start, 0, 0, name, time_factor, spec, api_port)
         _write_record(state_dir, record)
         try:
             limit = START_SECONDS + START_EACH * len(spec.hosts) if timeout is None else timeout

@@ -18,9 +18,10 @@ import asyncssh
 
 from kitlib.errors import ConnectError
 
-__all__ = ["session"]
+__all__ = ["read", "session"]
 
 _CHUNK = 65536
+_Connection = contextlib.AbstractAsyncContextManager[asyncssh.SSHClientConnection]
 
 
 async def session(port: int, identity: Path, known_hosts: Path, command: str | None) -> int:
@@ -34,15 +35,7 @@ async def session(port: int, identity: Path, known_hosts: Path, command: str | N
     """
     terminal = command is None and sys.stdin.isatty()
     try:
-        async with asyncssh.connect(
-            "127.0.0.1",
-            port,
-            username="root",
-            client_keys=[str(identity)],
-            known_hosts=str(known_hosts),
-            agent_path=None,
-            config=None,
-        ) as connection:
+        async with _connect(port, identity, known_hosts) as connection:
             size = shutil.get_terminal_size()
             process = await connection.create_process(
                 command,
@@ -63,6 +56,33 @@ async def session(port: int, identity: Path, known_hosts: Path, command: str | N
     if process.exit_status is None:
         raise ConnectError(f"lab: ssh: port {port}: the connection was cut")
     return process.exit_status
+
+
+async def read(port: int, identity: Path, known_hosts: Path, path: str) -> str:
+    """Return a file of a host as text; empty where there is none.
+
+    Raises:
+        ConnectError: The host does not answer, or the connection was cut.
+    """
+    try:
+        async with _connect(port, identity, known_hosts) as connection:
+            done = await connection.run(f"cat {path}")
+    except (OSError, asyncssh.Error) as error:
+        raise ConnectError(f"lab: ssh: port {port}: {error}", remedy="kit lab status") from error
+    return str(done.stdout or "")
+
+
+def _connect(port: int, identity: Path, known_hosts: Path) -> _Connection:
+    made: _Connection = asyncssh.connect(
+        "127.0.0.1",
+        port,
+        username="root",
+        client_keys=[str(identity)],
+        known_hosts=str(known_hosts),
+        agent_path=None,
+        config=None,
+    )
+    return made
 
 
 @contextlib.contextmanager

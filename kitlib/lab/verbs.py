@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from kitlib.errors import LabError
 from kitlib.lab import control, sshclient
 from kitlib.lab.faults import FAULTS, Fault
@@ -21,10 +23,13 @@ __all__ = [
     "down",
     "faults",
     "heal",
+    "kubeconfig",
     "ssh",
     "status",
     "up",
 ]
+
+_ADMIN_CONF = "/etc/kubernetes/admin.conf"
 
 
 def ssh(state_dir: Path, host: str, command: str | None = None) -> int:
@@ -33,6 +38,32 @@ def ssh(state_dir: Path, host: str, command: str | None = None) -> int:
     return asyncio.run(
         sshclient.session(spec.ssh_port, state_dir / IDENTITY, state_dir / KNOWN_HOSTS, command)
     )
+
+
+def kubeconfig(state_dir: Path) -> str:
+    """Return the administrator's kubeconfig of the lab's cluster, for use outside of the lab.
+
+    It is a control plane's /etc/kubernetes/admin.conf with the address of the lab's way in.
+
+    Raises:
+        LabError: The lab does not run, or has no cluster.
+    """
+    specs = _hosts(state_dir, "")
+    record = read_record(state_dir)
+    for spec in (each for each in specs if each.role == "control_plane"):
+        text = asyncio.run(
+            sshclient.read(
+                spec.ssh_port, state_dir / IDENTITY, state_dir / KNOWN_HOSTS, _ADMIN_CONF
+            )
+        )
+        if text and record is not None:
+            config = yaml.safe_load(text)
+            config["clusters"][0]["cluster"] |= {
+                "server": f"https://127.0.0.1:{record.api_port}",
+                "tls-server-name": "kubernetes",  # the certificate's, whatever the address is
+            }
+            return yaml.safe_dump(config, sort_keys=False)
+    raise LabError("lab: there is no cluster in it", remedy="kit build params/lab.yaml")
 
 
 def faults() -> Mapping[str, Fault]:

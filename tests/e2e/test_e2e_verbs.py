@@ -37,6 +37,7 @@ VERBS = (
     ("lab", "down"),
     ("lab", "status"),
     ("lab", "ssh"),
+    ("lab", "kubeconfig"),
     ("lab", "break"),
     ("lab", "heal"),
 )
@@ -110,6 +111,10 @@ def test_lab_ssh(own: Kit) -> None:
     assert (done.code, done.out.strip()) == (0, HOSTS[1])
     assert own.run(*lab(own, "ssh", HOSTS[1], "exit 7")).code == 7
     own.run(*lab(own, "ssh", "worker-9", "hostname")).failed(10, "worker-9", HOSTS[1])
+
+
+def test_lab_kubeconfig_wants_a_cluster(own: Kit) -> None:
+    own.call(*lab(own, "kubeconfig")).failed(10, "there is no cluster in it", "kit build")
 
 
 def test_lab_break_and_heal(own: Kit) -> None:
