@@ -15,10 +15,13 @@ from urllib.parse import urlsplit
 from kitlib.errors import ApiError
 from kitlib.kube import Kube
 
-__all__ = ["DIRECT_TIMEOUT", "Access", "Forward"]
+__all__ = ["DIRECT_TIMEOUT", "Access", "Forward", "check_answers"]
 
 DIRECT_TIMEOUT = 2.0
 """Seconds that a direct connection may take before `auto` takes the tunnel."""
+
+NOT_TOLD = (403, 404)
+"""What an API answers that does not tell this user of its health, or none (before 1.16)."""
 
 Forward = Callable[[str, int], AbstractContextManager[int]]
 """Given the API's host and port: a port on this machine's loopback that leads there."""
@@ -110,8 +113,21 @@ def _answering(
     with ExitStack() as stack:
         port = stack.enter_context(tunnel) if tunnel is not None else 0
         kube = stack.enter_context(Kube(config, port=port, connect_timeout=connect_timeout))
-        kube.text("/readyz")
+        check_answers(kube)
         return kube, stack.pop_all()
+
+
+def check_answers(kube: Kube) -> None:
+    """Return where the API answers and is ready; one that says so to administrators only is taken.
+
+    Raises:
+        ApiError: It is not ready, out of reach, or does not know who asks.
+    """
+    try:
+        kube.text("/readyz")
+    except ApiError as error:
+        if error.status not in NOT_TOLD:
+            raise
 
 
 def _is_loopback(address: str) -> bool:

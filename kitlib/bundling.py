@@ -82,7 +82,7 @@ def bundle(session: Session, target: Path, host: str = "") -> Bundle:
         raise ParamsError(f"option --host: {name}: no host of that name in the parameters")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ParamsError(f"{target}: not an empty directory", remedy="name one that is new")
-    here = session.facts([name], fresh=True).raise_first()[name]
+    here = session.doors.facts([name], fresh=True).raise_first()[name]
     _prepared(session, name, here)
     return _Collector(session, name, here, target).collect()
 
@@ -90,7 +90,7 @@ def bundle(session: Session, target: Path, host: str = "") -> Bundle:
 def _prepared(session: Session, name: str, here: HostFacts) -> None:
     version = session.params.kubernetes_version
     look = script('for t; do command -v "$t" >/dev/null || echo "$t"; done', *_TOOLS)
-    missing = session.run(name, look).stdout.split()
+    missing = session.doors.run(name, look).stdout.split()
     wrong = [f"{tool} is not there" for tool in missing]
     wrong += [
         f"{package} is {here.version(package) or 'not installed'}, wanted is {version}"
@@ -188,7 +188,7 @@ class _Collector:
         """Copy one file here, and see that it arrived as it was."""
         path = self._target / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._session.fetch(self._name, remote, path)
+        self._session.doors.fetch(self._name, remote, path)
         if sha256(path) != digest:
             raise CommandError(self._name, f"copy {remote}", None, "it did not arrive as it was")
         return Archive(file, name, version, digest, path.stat().st_size)

@@ -9,11 +9,16 @@ object that there is, and the first stages meet none.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import logging
 import os
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -22,6 +27,7 @@ from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
 
 from kitlib.command import Cmd, Secret
 from kitlib.errors import ApiError, CommandError, ParseError
+from kitlib.masking import mask_text, remember
 from kitlib.model import CommandResult
 from kitlib.podshell import PodShell
 
@@ -58,11 +64,19 @@ class Kube:
         try:
             usable = self._keys_in_memory(kubeconfig)
             settings = client.Configuration()
-            config.load_kube_config_from_dict(usable, client_configuration=settings)
+            with _memory() as folder, _said_by_the_client() as said:
+                config.load_kube_config_from_dict(
+                    usable, client_configuration=settings, temp_file_path=folder
+                )
+                self._take_files(settings, folder)
             server = urlsplit(settings.host)
-        except (config.ConfigException, KeyError, TypeError, ValueError) as error:
+        except (config.ConfigException, KeyError, TypeError, ValueError, OSError) as error:
             self.close()
             raise ParseError(f"kubeconfig: not usable: {error}") from error
+        if said:  # the client goes on as nobody where a credential plugin fails
+            self.close()
+            raise ParseError(f"kubeconfig: no credentials: {mask_text(said[0])}")
+        remember(*filter(None, [settings.api_key.get("BearerToken", "").partition(" ")[2]]))
         self.server = settings.host
         if port:
             settings.tls_server_name = server.hostname
@@ -261,7 +275,7 @@ class Kube:
     ) -> urllib3.BaseHTTPResponse:
         url = self._settings.host + quote(path) + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": "application/json"}
-        bearer = self._settings.get_api_key_with_prefix("authorization")
+        bearer = self._settings.get_api_key_with_prefix("BearerToken", alias="authorization")
         if bearer:
             headers["authorization"] = bearer
         if body is not None:
@@ -346,11 +360,49 @@ class Kube:
             for name in names:
                 data = place.pop(f"{name}-data", None)
                 if data:
-                    number = os.memfd_create(name, os.MFD_CLOEXEC)
-                    self._files.append(number)
-                    os.write(number, base64.b64decode(data))
-                    place[name] = f"/proc/{os.getpid()}/fd/{number}"
+                    place[name] = self._in_memory(name, base64.b64decode(data))
         return usable
+
+    def _take_files(self, settings: Any, folder: str) -> None:
+        """Take into memory the keys that a credential plugin gave, which the client wrote down."""
+        for name in ("ssl_ca_cert", "cert_file", "key_file"):
+            file = Path(getattr(settings, name) or "/")
+            if file.parent == Path(folder):
+                setattr(settings, name, self._in_memory(name, file.read_bytes()))
+
+    def _in_memory(self, name: str, data: bytes) -> str:
+        number = os.memfd_create(name, os.MFD_CLOEXEC)
+        self._files.append(number)
+        os.write(number, data)
+        return f"/proc/{os.getpid()}/fd/{number}"
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[str]:
+    """Yield a directory for files that live for a moment, in memory where there is such a one."""
+    shared = "/dev/shm"  # noqa: S108 - a directory of our own is made in it
+    usable = os.access(shared, os.W_OK)
+    with tempfile.TemporaryDirectory(prefix="kit-", dir=shared if usable else None) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _said_by_the_client() -> Iterator[list[str]]:
+    """Yield what the client's loader logs as errors: it raises none for a failed plugin."""
+    said: list[str] = []
+    me = threading.get_ident()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.module == "kube_config" and record.thread == me:
+                said.append(record.getMessage())
+
+    listener = Listener(logging.ERROR)
+    logging.getLogger().addHandler(listener)
+    try:
+        yield said
+    finally:
+        logging.getLogger().removeHandler(listener)
 
 
 def _root_cause(error: BaseException) -> str:

@@ -173,7 +173,7 @@ def params(tmp_path: Path) -> Path:
 
 def test_headless_a_missing_password_stops_with_the_remedy(params):
     with Session.open(params) as session, pytest.raises(BecomeError) as caught:
-        session.run("cp", Cmd.of("true"))
+        session.doors.run("cp", Cmd.of("true"))
     assert "wants a password" in caught.value.message
     assert "KIT_BECOME_PASSWORD" in caught.value.remedy
     assert "become_password_file" in caught.value.remedy
@@ -191,7 +191,7 @@ def test_a_person_is_asked_once_and_a_wrong_answer_is_told(params):
     with Session.open(params) as session:
         session.unlock(lambda: answer(PASSWORD))
         session.unlock(lambda: answer("again"))
-        assert session.run("cp", Cmd.of("echo", PASSWORD)).ok
+        assert session.doors.run("cp", Cmd.of("echo", PASSWORD)).ok
     assert asked == ["wrong", PASSWORD]
 
 
@@ -199,7 +199,7 @@ def test_nobody_is_asked_where_the_password_is_given(params, monkeypatch):
     monkeypatch.setenv("KIT_BECOME_PASSWORD", PASSWORD)
     with Session.open(params) as session:
         session.unlock(lambda: pytest.fail("asked"))
-        assert session.run("cp", Cmd.of("true")).ok
+        assert session.doors.run("cp", Cmd.of("true")).ok
 
 
 def artefacts(root: Path, word: str) -> list[str]:
@@ -222,8 +222,8 @@ def test_the_password_reaches_a_kernel_and_no_artefact(params, tmp_path, monkeyp
     code["source"] = (
         "import os\nfrom kitlib.command import Cmd\nfrom kitlib.session import Session\n"
         "opened = Session.open(params, run_dir=run_dir)\n"
-        "print(opened.run('cp', Cmd.of('echo', 'root', 'in', 'the', 'kernel')).stdout)\n"
-        "print(opened.run('cp', Cmd.of('echo', os.environ['KIT_BECOME_PASSWORD'])).ok)\n"
+        "print(opened.doors.run('cp', Cmd.of('echo', 'root', 'in', 'the', 'kernel')).stdout)\n"
+        "print(opened.doors.run('cp', Cmd.of('echo', os.environ['KIT_BECOME_PASSWORD'])).ok)\n"
         "opened.close()\n"
         "print(open('/proc/self/cmdline').read().replace(chr(0), ' '))"
     )

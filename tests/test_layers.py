@@ -16,7 +16,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     (name, frozenset(modules.split()))
     for name, modules in (
         ("words", "__init__ command errors masking model"),
-        ("knowledge", "detached facts inventory manifests params plugins probes software"),
+        (
+            "knowledge",
+            "detached facts inventory kubeconfig manifests params plugins probes software",
+        ),
         (
             "doors",
             "access become dial durable fanout hostkeys journal kube podshell recorder retry "
@@ -27,9 +30,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("seeing", "charts diagnosis frames runs samples"),
         (
             "people",
-            "alone bundling cli comparison comparison_page comparison_plan confirming findings "
-            "in_a_row measure membership nb notebooks past pipeline plugin_pages progress reach "
-            "removal report roster rows session trust unplug",
+            "alone bundling cli comparison comparison_page comparison_plan confirming doors "
+            "findings in_a_row link living measure membership nb notebooks past pipeline "
+            "plugin_pages progress provenance reach removal report rights roster rows session "
+            "trust unplug",
         ),
     )
 )

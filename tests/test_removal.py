@@ -189,7 +189,7 @@ def test_hosts_are_left_out_before_the_lock_is_taken_and_not_after(tmp_path: Pat
     with Session(params, Journal.create(tmp_path, params.cluster, {})) as session:
         session.leave_out(["worker-2"])
         assert [host.name for host in session.context.hosts] == ["control-plane-1", "worker-1"]
-        session._lock = object()  # type: ignore[assignment]
+        session.doors._lock = object()  # type: ignore[assignment, union-attr]
         with pytest.raises(KitError, match="before the lock"):
             session.leave_out(["worker-1"])
-        session._lock = None
+        session.doors._lock = None  # type: ignore[union-attr]

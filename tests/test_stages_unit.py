@@ -58,6 +58,8 @@ class FakeDoors:
         self.unreachable: dict[str, Exception] = {}
         self._lock = threading.Lock()
 
+    sees_hosts = True
+
     def run(self, host: str, cmd: Cmd) -> CommandResult:
         with self._lock:
             self.ran.append((host, str(cmd)))

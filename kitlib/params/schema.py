@@ -311,6 +311,13 @@ class Sheet(Part):
     """The proxy between the hosts and the internet."""
 
 
+class ClusterSheet(Sheet):
+    """The same of a living cluster that was asked: its plugin may be one that nobody knows."""
+
+    plugin: StrictStr = ""
+    """The network plugin; empty for one that the catalogue does not know."""
+
+
 _RULES = {
     "missing": "required",
     "int_type": "a whole number, not quoted",

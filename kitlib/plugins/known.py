@@ -16,6 +16,7 @@ from typing import Any
 from kitlib.errors import ParamsError
 from kitlib.plugins.compose import over
 from kitlib.plugins.schema import Plugin, matches
+from kitlib.plugins.unknown import UNKNOWN
 
 __all__ = ["Catalogue", "cni_types"]
 
@@ -111,7 +112,7 @@ class Catalogue(Mapping[str, Plugin]):
         """Return a plugin as stages and checks see it: together with the one that it calls, if any.
 
         Args:
-            name: Its name.
+            name: Its name; empty for one that the kit does not know.
             delegate: The plugin that it calls; empty for its entry's own choice. Of no meaning for
                 one that calls none.
             backend: How packets get to other nodes, one of its words; empty for its usual one.
@@ -119,6 +120,8 @@ class Catalogue(Mapping[str, Plugin]):
         Raises:
             ParamsError: There is none of one of the names.
         """
+        if not name:
+            return UNKNOWN
         plugin = self.named(name)
         if plugin.needs.delegate:
             plugin = over(plugin, self.named(delegate or plugin.needs.delegate))

@@ -31,7 +31,11 @@ __all__ = ["Action", "Context", "Doors", "Hands", "Plan", "Stage", "expect"]
 
 
 class Doors(Protocol):
-    """The doors to the outside that a context needs (kitlib.session opens them)."""
+    """The doors to the outside that a context needs (kitlib.doors has them)."""
+
+    @property
+    def sees_hosts(self) -> bool:
+        """False where the cluster is known by its API alone: there is no way to a host."""
 
     def run(self, host: str, cmd: Cmd) -> CommandResult:
         """Return what a command on a host did."""
@@ -186,6 +190,11 @@ class Context:
     def hosts(self) -> tuple[Host, ...]:
         """Every host."""
         return self.inventory.hosts
+
+    @property
+    def sees_hosts(self) -> bool:
+        """False where the cluster is known by a kubeconfig alone: `facts` is empty then."""
+        return self.doors.sees_hosts
 
     @property
     def control_plane(self) -> Host:

@@ -41,7 +41,12 @@ DOOMED_RESTARTS = 4
 
 
 def in_the_cluster(ctx: Context) -> list[str]:
-    """Return the hosts that are in the cluster of the administrator, in the inventory's order."""
+    """Return the hosts that are in the cluster of the administrator, in the inventory's order.
+
+    Where no host can be looked into they are all: the inventory was made of the cluster's Nodes.
+    """
+    if not ctx.sees_hosts:
+        return list(ctx.inventory.names)
     facts = ctx.facts()
     home = facts[ctx.administrator.name].kubeadm.ca_hash
     return [
