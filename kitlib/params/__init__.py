@@ -7,7 +7,7 @@ Every problem of the file (and of the options given beside it) is reported at on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Par
     Args:
         path: The parameter file.
         overrides: Values given as options, by key, which replace the file's: `--plugin` is
-            {"plugin": ...}, `--rounds` {"diagnose.rounds": ...}. An option that was not given is None, or absent. Paths in them start
-            from the current directory, not from the file's.
+            {"plugin": ...}, `--rounds` {"diagnose.rounds": ...}. An option that was not given is
+            None, or absent. Paths in them start from the current directory, not from the file's.
 
     Raises:
         ParamsError: The file cannot be read, or anything in it is wrong; all problems at once.
