@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from kitlib.lab.node import dns, nslookup
+from kitlib.lab.applets import nslookup, wire
+from kitlib.lab.node import dns
 
 DOMAIN = "cluster.local"
 
@@ -40,38 +41,38 @@ ZONE = dns.Zone.of(
 
 
 def _ask(name: str, kind: int) -> tuple[int, list[str]]:
-    question = dns.decode(dns.query(name, kind, 77))
+    question = dns.decode(wire.query(name, kind, 77))
     code, answers = ZONE.look_up(question)
     message = dns.encode(question, code, answers)
     assert message[:2] == b"\0M"
-    again, read = dns.read_answers(message)
+    again, read = wire.read_answers(message)
     assert again == code
-    return code, [answer.value for answer in read]
+    return code, [value for *_, value in read]
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "code", "values"),
     [
-        ("p2.default.svc.cluster.local", dns.A, dns.NOERROR, ["10.97.135.198"]),
-        ("P2.Default.svc.cluster.local.", dns.A, dns.NOERROR, ["10.97.135.198"]),
-        ("p2.default.svc.cluster.local", dns.AAAA, dns.NOERROR, []),
-        ("db.default.svc.cluster.local", dns.A, dns.NOERROR, ["10.244.1.5", "10.244.2.6"]),
-        ("db-1.db.default.svc.cluster.local", dns.A, dns.NOERROR, ["10.244.2.6"]),
-        ("10-244-1-5.db.default.svc.cluster.local", dns.A, dns.NOERROR, ["10.244.1.5"]),
-        ("10-244-9-9.default.pod.cluster.local", dns.A, dns.NOERROR, ["10.244.9.9"]),
-        ("10-244-9-9.nowhere.pod.cluster.local", dns.A, dns.NXDOMAIN, []),
-        ("nosuch.default.svc.cluster.local", dns.A, dns.NXDOMAIN, []),
-        ("svc.cluster.local", dns.A, dns.NOERROR, []),
-        ("default.svc.cluster.local", dns.A, dns.NOERROR, []),
+        ("p2.default.svc.cluster.local", wire.A, wire.NOERROR, ["10.97.135.198"]),
+        ("P2.Default.svc.cluster.local.", wire.A, wire.NOERROR, ["10.97.135.198"]),
+        ("p2.default.svc.cluster.local", wire.AAAA, wire.NOERROR, []),
+        ("db.default.svc.cluster.local", wire.A, wire.NOERROR, ["10.244.1.5", "10.244.2.6"]),
+        ("db-1.db.default.svc.cluster.local", wire.A, wire.NOERROR, ["10.244.2.6"]),
+        ("10-244-1-5.db.default.svc.cluster.local", wire.A, wire.NOERROR, ["10.244.1.5"]),
+        ("10-244-9-9.default.pod.cluster.local", wire.A, wire.NOERROR, ["10.244.9.9"]),
+        ("10-244-9-9.nowhere.pod.cluster.local", wire.A, wire.NXDOMAIN, []),
+        ("nosuch.default.svc.cluster.local", wire.A, wire.NXDOMAIN, []),
+        ("svc.cluster.local", wire.A, wire.NOERROR, []),
+        ("default.svc.cluster.local", wire.A, wire.NOERROR, []),
         (
             "_http._tcp.p2.default.svc.cluster.local",
-            dns.SRV,
-            dns.NOERROR,
+            wire.SRV,
+            wire.NOERROR,
             ["0 100 80 p2.default.svc.cluster.local"],
         ),
-        ("198.135.97.10.in-addr.arpa", dns.PTR, dns.NOERROR, ["p2.default.svc.cluster.local"]),
-        ("9.9.9.9.in-addr.arpa", dns.PTR, dns.NXDOMAIN, []),
-        ("example.org", dns.A, dns.SERVFAIL, []),
+        ("198.135.97.10.in-addr.arpa", wire.PTR, wire.NOERROR, ["p2.default.svc.cluster.local"]),
+        ("9.9.9.9.in-addr.arpa", wire.PTR, wire.NXDOMAIN, []),
+        ("example.org", wire.A, wire.SERVFAIL, []),
     ],
 )
 def test_answers(name: str, kind: int, code: int, values: list[str]) -> None:
@@ -79,12 +80,12 @@ def test_answers(name: str, kind: int, code: int, values: list[str]) -> None:
 
 
 def test_a_long_answer_over_udp_is_truncated() -> None:
-    question = dns.decode(dns.query("many.default.svc.cluster.local", dns.A))
-    answers = [dns.Answer(question.name, dns.A, f"10.244.0.{n}") for n in range(60)]
-    message = dns.encode(question, dns.NOERROR, answers, 512)
+    question = dns.decode(wire.query("many.default.svc.cluster.local", wire.A))
+    answers = [dns.Answer(question.name, wire.A, f"10.244.0.{n}") for n in range(60)]
+    message = dns.encode(question, wire.NOERROR, answers, 512)
     assert message[2] & 0x02
     assert len(message) <= 512
-    assert len(dns.read_answers(dns.encode(question, dns.NOERROR, answers))[1]) == 60
+    assert len(wire.read_answers(dns.encode(question, wire.NOERROR, answers))[1]) == 60
 
 
 @pytest.mark.parametrize("junk", [b"", b"\0" * 11, b"\0" * 12, b"\0\1\x80\0\0\1" + b"\0" * 12])

@@ -93,7 +93,7 @@ class Node:
         self.host = FakeHost()
         self.api = FakeApi()
         self.state = NodeState(root=tmp_path)
-        runtime = Runtime(self.host)  # type: ignore[arg-type]
+        runtime = Runtime(self.host, contain=False)  # type: ignore[arg-type]
         recorder = Recorder(self.api, "w1")  # type: ignore[arg-type]
         self.context = NodeContext(
             self.host,  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from kitlib.lab.node import (
     crictl,
     ctr,
     dpkg,
+    image_tools,
     journalctl,
     kubeadm,
     kubelet_command,
@@ -64,6 +65,7 @@ async def boot(host: LabHost) -> None:
         node.path(folder).mkdir(parents=True, exist_ok=True)
     containerd.write_prepared_config(host)
     services.place_socket(host)
+    image_tools.prepare()
     _FORWARDING.write_text("1\n")
     for name in COMMANDS:
         if name not in _FROM_PACKAGES:

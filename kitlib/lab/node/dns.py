@@ -14,14 +14,23 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import cast
 
+from kitlib.lab.applets.wire import (
+    ANY,
+    NOERROR,
+    NXDOMAIN,
+    PTR,
+    SERVFAIL,
+    SRV,
+    A,
+    pack_name,
+    read_name,
+)
 from kitlib.lab.node import netns
 from kitlib.lab.node.images import Program, register
 from kitlib.lab.node.kubelet_client import Informer, Obj
 
-__all__ = ["Answer", "Question", "Zone", "decode", "encode", "query", "read_answers"]
+__all__ = ["Answer", "Question", "Zone", "decode", "encode"]
 
-A, PTR, AAAA, SRV, SOA, ANY = 1, 12, 28, 33, 6, 255
-NOERROR, SERVFAIL, NXDOMAIN, NOTIMP = 0, 2, 3, 4
 _TTL = 30
 _Respond = Callable[[bytes, int], bytes]
 
@@ -137,7 +146,7 @@ def decode(message: bytes) -> Question:
     """
     try:
         ident, flags, count = struct.unpack_from("!HHH", message)
-        name, position = _name(message, 12)
+        name, position = read_name(message, 12)
         kind, _ = struct.unpack_from("!HH", message, position)
     except (struct.error, IndexError, UnicodeDecodeError) as wrong:
         raise ValueError(f"not a DNS query: {wrong}") from wrong
@@ -156,37 +165,6 @@ def encode(question: Question, code: int, answers: Iterable[Answer], limit: int 
         flags, records, body = flags | 0x0200, [], b""
     head = struct.pack("!HHHHHH", question.id, flags, 1, len(records), 0, 0)
     return head + question.raw + body
-
-
-def query(name: str, kind: int, ident: int = 1) -> bytes:
-    """Return a DNS query for a name."""
-    return (
-        struct.pack("!HHHHHH", ident, 0x0100, 1, 0, 0, 0)
-        + _wire(name)
-        + struct.pack("!HH", kind, 1)
-    )
-
-
-def read_answers(message: bytes) -> tuple[int, list[Answer]]:
-    """Return the response code and the A, PTR and SRV records of a response."""
-    _, flags, _, count = struct.unpack_from("!HHHH", message)
-    _, position = _name(message, 12)
-    position += 4
-    answers = []
-    for _ in range(count):
-        name, position = _name(message, position)
-        kind, _, _, length = struct.unpack_from("!HHIH", message, position)
-        position += 10
-        if kind == A:
-            value = str(IPv4Address(message[position : position + 4]))
-        elif kind == SRV:
-            priority, weight, port = struct.unpack_from("!HHH", message, position)
-            value = f"{priority} {weight} {port} {_name(message, position + 6)[0]}"
-        else:
-            value = _name(message, position)[0]
-        answers.append(Answer(name, kind, value))
-        position += length
-    return flags & 0xF, answers
 
 
 @register("coredns")
@@ -267,33 +245,10 @@ def _record(answer: Answer) -> bytes:
         data = IPv4Address(answer.value).packed
     elif answer.type == SRV:
         priority, weight, port, target = answer.value.split()
-        data = struct.pack("!HHH", int(priority), int(weight), int(port)) + _wire(target)
+        data = struct.pack("!HHH", int(priority), int(weight), int(port)) + pack_name(target)
     else:
-        data = _wire(answer.value)
-    return _wire(answer.name) + struct.pack("!HHIH", answer.type, 1, _TTL, len(data)) + data
-
-
-def _wire(name: str) -> bytes:
-    labels = [label.encode() for label in name.split(".") if label]
-    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
-
-
-def _name(message: bytes, position: int) -> tuple[str, int]:
-    """Return a name and the position behind it, following compression pointers."""
-    labels: list[str] = []
-    end = 0
-    for _ in range(128):
-        length = message[position]
-        if length & 0xC0:
-            end = end or position + 2
-            position = ((length & 0x3F) << 8) | message[position + 1]
-            continue
-        position += 1
-        if length == 0:
-            return ".".join(labels), end or position
-        labels.append(message[position : position + length].decode("ascii"))
-        position += length
-    raise ValueError("a name that does not end")
+        data = pack_name(answer.value)
+    return pack_name(answer.name) + struct.pack("!HHIH", answer.type, 1, _TTL, len(data)) + data
 
 
 def _reverse(address: str) -> str:

@@ -201,6 +201,7 @@ def body(host: LabHost, runtime: Runtime, pod: Obj, spec: Obj, env: dict[str, st
     fault = _FAULTS.get(role, "") if spec in pod["spec"]["containers"] else ""
 
     async def run(sandbox: Sandbox, container: Container) -> int:
+        container.env = env
         program = Program(host, runtime, pod, spec, env, sandbox, container)
         try:
             return await _unless(fault, behaviour, program)
@@ -291,7 +292,7 @@ async def _process(program: Program) -> int:
     """Run the container's command as a real process; an image without one just stays."""
     if not program.argv:
         return await idle(program)
-    process = await program.runtime.process(program.sandbox, program.argv, env=program.env)
+    process = await program.runtime.process(program.sandbox, program.container, program.argv)
 
     async def pump(stream: asyncio.StreamReader | None) -> None:
         rest = b""

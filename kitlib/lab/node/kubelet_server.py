@@ -8,6 +8,7 @@ import datetime as dt
 import fcntl
 import json
 import os
+import signal
 import ssl
 import struct
 import termios
@@ -181,8 +182,9 @@ class KubeletServer:
         try:
             process = await self._runtime.process(
                 sandbox,
+                container,
                 argv,
-                env={"TERM": "xterm"} if on("tty") else None,
+                env={"TERM": "xterm"} if on("tty") else {},
                 stdin=(slave if on("tty") else pipe) if on("input") or on("tty") else None,
                 stdout=slave if on("tty") else pipe,
                 stderr=slave if on("tty") else pipe,
@@ -197,32 +199,24 @@ class KubeletServer:
             if slave >= 0:
                 os.close(slave)
         terminal = await _Terminal.open(master) if on("tty") else None
-        reader = asyncio.create_task(_input(socket, process, terminal))
+        streams = [(_STDOUT, terminal.reader if terminal else process.stdout)]
+        if not terminal:
+            streams.append((_STDERR, process.stderr))
+        outputs = asyncio.gather(*(_output(socket, *each) for each in streams))
+        caller = asyncio.create_task(_input(request, socket, process, terminal))
         ended = asyncio.create_task(process.wait())
+        stopped = asyncio.create_task(container.done.wait())
         try:
-            outputs = asyncio.gather(
-                *(
-                    [_output(socket, _STDOUT, terminal.reader)]
-                    if terminal
-                    else [
-                        _output(socket, _STDOUT, process.stdout),
-                        _output(socket, _STDERR, process.stderr),
-                    ]
-                )
-            )
-            # The caller going away ends the session; the command's own end drains its output.
-            await asyncio.wait({ended, reader}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done() and socket.closed:
-                outputs.cancel()
-            with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-                await ended if not socket.closed else None
-                await asyncio.wait_for(outputs, 2.0 if ended.done() else None)
-            return exit_status(process.returncode or 0)
+            await asyncio.wait({ended, caller, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():  # what it wrote still goes out; others may hold its pipes open
+                await asyncio.wait({outputs}, timeout=2.0)
+                return exit_status(process.returncode or 0)
+            return exit_status(128 + signal.SIGKILL)  # the caller is gone, or the container
         finally:
-            reader.cancel()
-            ended.cancel()
-            await asyncio.gather(reader, ended, return_exceptions=True)
             await end_process(process)
+            for task in (caller, ended, stopped, outputs):
+                task.cancel()
+            await asyncio.gather(caller, ended, stopped, outputs, return_exceptions=True)
             if terminal:
                 terminal.close()
 
@@ -273,7 +267,10 @@ async def _output(
 
 
 async def _input(
-    socket: web.WebSocketResponse, process: asyncio.subprocess.Process, terminal: _Terminal | None
+    request: web.Request,
+    socket: web.WebSocketResponse,
+    process: asyncio.subprocess.Process,
+    terminal: _Terminal | None,
 ) -> None:
     """Carry stdin and window sizes to the process until the caller goes away."""
     async for message in socket:
@@ -285,12 +282,26 @@ async def _input(
         elif channel == _STDIN and process.stdin is not None:
             with contextlib.suppress(ConnectionError):
                 process.stdin.write(data)
-                await process.stdin.drain()
+                if not await _taken(process.stdin, request):
+                    return
         elif channel == _CLOSE and data == bytes([_STDIN]) and process.stdin is not None:
             process.stdin.close()
         elif channel == _RESIZE and terminal is not None:
             size = json.loads(data)
             terminal.resize(int(size["Width"]), int(size["Height"]))
+
+
+async def _taken(stdin: asyncio.StreamWriter, request: web.Request) -> bool:
+    """Wait until a process has read its input; return False when the caller went away first."""
+    draining = asyncio.ensure_future(stdin.drain())
+    try:
+        while not (await asyncio.wait({draining}, timeout=0.2))[0]:
+            if request.transport is None or request.transport.is_closing():
+                return False
+        draining.result()
+        return True
+    finally:
+        draining.cancel()
 
 
 def exit_status(code: int) -> dict[str, object]:

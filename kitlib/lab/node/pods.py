@@ -58,7 +58,11 @@ class NodeContext:
 
     def resolv(self, pod: Obj) -> str:
         """Return the resolv.conf of a pod by its DNS policy."""
-        if pod["spec"].get("dnsPolicy", "ClusterFirst") != "ClusterFirst":
+        policy = pod["spec"].get("dnsPolicy", "ClusterFirst")
+        first = ("ClusterFirstWithHostNet",) if pod["spec"].get("hostNetwork") else (
+            "ClusterFirst", "ClusterFirstWithHostNet"
+        )  # fmt: skip
+        if policy not in first:
             return Path("/etc/resolv.conf").read_text()
         domain, namespace = self.cluster_domain, pod["metadata"]["namespace"]
         return (

@@ -17,21 +17,22 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 from kitlib.lab.hostapi import LabHost
-from kitlib.lab.node import cni, datapath
+from kitlib.lab.node import cni, datapath, image_tools
 from kitlib.lab.node.kubelet_client import Obj
 
 __all__ = ["Container", "ContainerLog", "NoSuchCommand", "Runtime", "Sandbox", "runtime_of"]
 
 _SANDBOXES = Path("/run/containerd/io.containerd.grpc.v1.cri/sandboxes")
-_APPLETS = ("etcdctl", "nslookup")
-_ENTER = 'hostname "$1"; mount --bind "$2/resolv.conf" /etc/resolv.conf; \
-mount --bind "$2/hosts" /etc/hosts; shift 2; exec "$@"'
+_ENTER = """for f in resolv.conf hosts; do [ ! -e "$1/$f" ] || mount --bind "$1/$f" "/etc/$f"; done
+mount --bind "$1/tmp" /tmp; [ -z "$2" ] || hostname "$2"; PATH=$3; shift 3; exec "$@\""""
+"""Enters a pod: its files, its host name (none: the host's), the tools of the image."""
 
 
 class NoSuchCommand(Exception):
@@ -92,6 +93,7 @@ class Container:
     finished: float | None = None
     exit_code: int = 137
     message: str = ""
+    env: dict[str, str] = field(default_factory=dict)
     log: ContainerLog = field(default_factory=ContainerLog)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -117,7 +119,7 @@ class Sandbox:
 
     @property
     def files(self) -> Path:
-        """Return the directory with the pod's own resolv.conf and hosts."""
+        """Return the directory with the pod's own resolv.conf, hosts and /tmp."""
         return _SANDBOXES / self.id
 
     @property
@@ -136,10 +138,12 @@ class Runtime:
 
     Args:
         host: The host they are on.
+        contain: Give processes a /tmp and a resolver of their own on the host's network, too.
     """
 
-    def __init__(self, host: LabHost) -> None:
+    def __init__(self, host: LabHost, *, contain: bool = True) -> None:
         self.host = host
+        self._contain = contain
         self.sandboxes: dict[str, Sandbox] = {}
         self._wiring = asyncio.Lock()
 
@@ -171,8 +175,11 @@ class Runtime:
                 await asyncio.shield(cni.wire_remove(self.host, sandbox.netns, None))
                 raise
             sandbox.address = sandbox.wire.address
-            sandbox.files.mkdir(parents=True)
+        if sandbox.netns or self._contain:
+            (sandbox.files / "tmp").mkdir(parents=True)
+            (sandbox.files / "tmp").chmod(0o1777)
             (sandbox.files / "resolv.conf").write_text(resolv)
+        if sandbox.netns:
             (sandbox.files / "hosts").write_text(
                 "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"
                 f"{sandbox.address}\t{sandbox.hostname}\n"
@@ -204,65 +211,85 @@ class Runtime:
         await self.unwire(sandbox)
 
     async def unwire(self, sandbox: Sandbox) -> None:
-        """Take a sandbox's network away; its containers' records stay."""
+        """Take a sandbox's network and files away; its containers' records stay."""
         if sandbox.netns:
             await cni.wire_remove(self.host, sandbox.netns, sandbox.wire)
-            shutil.rmtree(sandbox.files, ignore_errors=True)
             sandbox.netns = ""
+        shutil.rmtree(sandbox.files, ignore_errors=True)
 
     async def process(
         self,
         sandbox: Sandbox,
+        container: Container,
         argv: Sequence[str],
         *,
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
         stdin: int | None = None,
         stdout: int | None = asyncio.subprocess.PIPE,
         stderr: int | None = asyncio.subprocess.PIPE,
         prefix: Sequence[str] = (),
     ) -> asyncio.subprocess.Process:
-        """Start a real process in a pod's namespace, with the pod's name and resolver.
+        """Start a real process in a container: with the pod's namespace, name, resolver and /tmp.
+
+        Args:
+            sandbox: The pod's.
+            container: Whose image and environment it gets.
+            argv: The command.
+            env: Variables beside the container's own.
+            stdin: As for `LabHost.spawn`.
+            stdout: The same.
+            stderr: The same.
+            prefix: What runs the command (`setsid` for a terminal).
 
         Raises:
-            NoSuchCommand: There is no such command in the image (here: on the machine).
+            NoSuchCommand: There is no such command in the image.
         """
-        command = resolve_command(argv)
-        if sandbox.netns:
-            enter = ["nsenter", f"--net=/run/netns/{sandbox.netns}", "unshare", "--mount", "--uts"]
-            inner = ["sh", "-c", _ENTER, "sh", sandbox.hostname, str(sandbox.files)]
-            command = [*enter, *inner, *prefix, *command]
+        tools = image_tools.search_path(container.image)
+        command = resolve_command(argv, tools)
+        if sandbox.netns or self._contain:
+            namespaces = ["unshare", "--mount"]
+            if sandbox.netns:
+                inside = f"--net=/run/netns/{sandbox.netns}"
+                namespaces = ["nsenter", inside, *namespaces, "--uts"]
+            name = sandbox.hostname if sandbox.netns else ""
+            enter = ["sh", "-c", _ENTER, "sh", str(sandbox.files), name, tools]
+            command = [*namespaces, *enter, *prefix, *command]
         else:
             command = [*prefix, *command]
+        variables = {**container.env, **env}
         return await self.host.spawn(
-            *command, env=env or {}, stdin=stdin, stdout=stdout, stderr=stderr
+            *command, env=variables, stdin=stdin, stdout=stdout, stderr=stderr
         )
 
 
-def resolve_command(argv: Sequence[str]) -> list[str]:
-    """Return a command as it can run on this machine, small tools of busybox included.
+def resolve_command(argv: Sequence[str], tools: str) -> list[str]:
+    """Return a command as it can run on this machine.
+
+    Args:
+        argv: The command as the container names it.
+        tools: The image's PATH.
 
     Raises:
         NoSuchCommand: There is no such command.
     """
-    if shutil.which(argv[0]):
+    if shutil.which(argv[0], path=tools):
         return list(argv)
-    if argv[0] in _APPLETS:
-        return [sys.executable, "-m", f"kitlib.lab.node.{argv[0]}", *argv[1:]]
+    if argv[0] == "etcdctl":
+        return [sys.executable, "-m", "kitlib.lab.node.etcdctl", *argv[1:]]
     raise NoSuchCommand(argv[0])
 
 
 async def end_process(process: asyncio.subprocess.Process, grace: float = 1.0) -> None:
-    """End a process and its group: TERM, and after the grace KILL."""
+    """End a process and its group: TERM, and when it has ended or the grace is over, KILL."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
-    try:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), grace)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it had started may not heed TERM
+    await process.wait()
 
 
 async def _live(sandbox: Sandbox, container: Container, body: Body) -> None:
