@@ -117,6 +117,8 @@ def test_curl_gives_the_page_and_its_reasons(web: str, closed: str) -> None:
         "Couldn't connect to server\n",
         refused.stderr,
     )
+    chatty = tool("curl", "-q", "-g", "-s", "--noproxy", "*", "-v", f"127.0.0.1:{closed}").stderr
+    assert chatty == f"* connect to 127.0.0.1 port {closed} failed: Connection refused\n"
     unknown = tool("curl", "--nonsense", web)
     assert (unknown.returncode, unknown.stderr.split("\n")[0]) == (
         2,
@@ -182,6 +184,10 @@ def test_dig_over_udp_and_tcp(server: str, closed: str) -> None:
     assert "status: NXDOMAIN" in over_udp.stdout
     assert "(UDP)" in over_udp.stdout
     assert len(tool("dig", *to, "+short", NAME).stdout.split()) == 40
+    flags = ("-r", "-u", "+noall", "+comments", "+answer", "+stats", "+noedns", "+ignore")
+    twice = tool("dig", *to, *flags, "+tries=1", "+time=2", f"{NAME}.", "A", f"x.{NAME}.", "A")
+    assert re.findall(r"status: (\w+)", twice.stdout) == ["NOERROR", "NXDOMAIN"]
+    assert twice.stdout.count(" usec\n") == 2
     nobody = tool("dig", "@127.0.0.1", "-p", closed, "+time=1", "+tries=1", "+tcp", NAME)
     assert nobody.returncode == 9
     assert nobody.stdout.endswith(

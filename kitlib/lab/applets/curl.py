@@ -24,6 +24,7 @@ _SWITCHES = {
     "--include": "include", "-4": "ipv4", "--ipv4": "ipv4", "--http1.1": "http1.1",
     "-k": "insecure", "--insecure": "insecure", "-q": "disable", "-N": "no-buffer",
     "--no-buffer": "no-buffer", "-g": "globoff", "--globoff": "globoff", "--no-keepalive": "",
+    "-v": "verbose", "--verbose": "verbose",
 }  # fmt: skip
 _UNRESOLVED, _REFUSED, _HTTP, _TIMEOUT, _EMPTY, _BROKEN = 6, 7, 22, 28, 52, 56
 
@@ -174,6 +175,9 @@ def _connect(
         except OSError as failed:
             took = int((time.monotonic() - transfer.started) * 1000)
             late = isinstance(failed, TimeoutError)
+            if "verbose" in given and not late:
+                said = f"connect to {address} port {url.port} failed: {failed.strerror}"
+                sys.stderr.write(f"* {said}\n")
             why = "Timeout was reached" if late else "Couldn't connect to server"
             transfer.failed(
                 _TIMEOUT if late else _REFUSED,

@@ -1,7 +1,7 @@
-"""dig for containers, as BIND 9.18 has it: one name, one server, UDP or TCP, microseconds.
+"""dig for containers, as BIND 9.18 has it: names at one server, over UDP or TCP, microseconds.
 
-It takes `@SERVER -p PORT -x ADDRESS -u -4`, a type, and the `+` options of `_SWITCHES` and
-`_TAKES`.
+It takes `@SERVER -p PORT -x ADDRESS -t TYPE -r -u -4`, names and types, and the `+` options of
+`_SWITCHES` and `_TAKES`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ class _Wanted:
 
     def __init__(self) -> None:
         self.server = ""
-        self.name = ""
-        self.kind = "A"
+        self.questions: list[list[str]] = []
         self.port = 53
         self.microseconds = False
         self.on = dict.fromkeys((*_PARTS, "recurse"), True)
@@ -40,49 +39,50 @@ def main(argv: list[str], resolv: str | os.PathLike[str] = "/etc/resolv.conf") -
     wanted = _Wanted()
     try:
         _read(argv, wanted)
-    except ValueError as wrong:
+    except (ValueError, OSError) as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 1
     found = wire.settings(resolv)
-    server = wanted.server or found.servers[0]
-    names = [wanted.name.rstrip(".")]
-    if wanted.on.get("search"):
-        names = wire.candidates(wanted.name, found)
     if wanted.on["cmd"] and not wanted.on.get("short"):
         sys.stdout.write(
             f"\n; <<>> DiG 9.18 (the lab's) <<>> {' '.join(argv)}\n"
             + ("; (1 server found)\n" if wanted.server else "")
             + ";; global options: +cmd\n"
         )
+    server = wanted.server or found.servers[0]
+    return max(_look_up(name, kind, server, wanted, found) for name, kind in wanted.questions)
+
+
+def _look_up(name: str, kind: str, server: str, wanted: _Wanted, found: wire.Settings) -> int:
+    names = wire.candidates(name, found) if wanted.on.get("search") else [name.rstrip(".")]
     tcp = bool(wanted.on.get("tcp"))
-    for name in names:
-        query = wire.query(name, wire.TYPES[wanted.kind], os.getpid() & 0xFFFF)
-        response = b""
-        for _ in range(wanted.tries):
-            started = time.monotonic()
+    for asked in names:
+        query = wire.query(asked, wire.TYPES[kind], os.getpid() & 0xFFFF)
+        response, took, tries = b"", 0.0, wanted.tries
+        while not response and tries:
+            tries -= 1
             try:
-                response = wire.ask(server, query, port=wanted.port, tcp=tcp, timeout=wanted.time)
+                response, took = wire.ask(
+                    server, query, port=wanted.port, tcp=tcp, timeout=wanted.time
+                )
             except OSError as failed:
-                sys.stdout.write(_why(failed, f"{server}#{wanted.port}", name, tcp) + "\n")
+                sys.stdout.write(_why(failed, f"{server}#{wanted.port}", asked, tcp) + "\n")
                 continue
-            took = time.monotonic() - started
             if response[2] & 0x02 and not tcp and not wanted.on.get("ignore"):
                 if wanted.on["comments"] and not wanted.on.get("short"):
                     sys.stdout.write(";; Truncated, retrying in TCP mode.\n")
-                tcp, response = True, b""
-                continue
-            break
+                tcp, response, tries = True, b"", wanted.tries
         if not response:
             sys.stdout.write(";; no servers could be reached\n")
             return 9
         code, answers = wire.read_answers(response)
-        if answers or name == names[-1]:
+        if answers or asked == names[-1]:
             break
     if wanted.on.get("short"):
-        for _, kind, _, value in answers:
-            sys.stdout.write(f"{value}{'' if kind in (wire.A, wire.AAAA) else '.'}\n")
+        for _, each, _, value in answers:
+            sys.stdout.write(f"{value}{'' if each in (wire.A, wire.AAAA) else '.'}\n")
         return 0
-    sys.stdout.write(_shown(wanted, name, response, code, answers))
+    sys.stdout.write(_shown(wanted, asked, kind, response, code, answers))
     if wanted.on["stats"]:
         shown = f"{int(took * 1e6)} usec" if wanted.microseconds else f"{int(took * 1e3)} msec"
         sys.stdout.write(
@@ -95,6 +95,7 @@ def main(argv: list[str], resolv: str | os.PathLike[str] = "/etc/resolv.conf") -
 
 
 def _read(argv: list[str], wanted: _Wanted) -> None:
+    kinds: list[str] = []  # types named before a name
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -104,28 +105,25 @@ def _read(argv: list[str], wanted: _Wanted) -> None:
             _option(word[1:], wanted)
         elif word == "-u":
             wanted.microseconds = True
-        elif word == "-4":
+        elif word in ("-4", "-r"):
             pass
-        elif word in ("-p", "-x", "-t", "-q") and words:
-            value = words.pop(0)
-            if word == "-p":
-                wanted.port = int(value)
-            elif word == "-t":
-                wanted.kind = value.upper()
-            elif word == "-q":
-                wanted.name = value
-            else:
-                wanted.name = ".".join(reversed(value.split("."))) + ".in-addr.arpa"
-                wanted.kind = "PTR"
+        elif word == "-p" and words:
+            wanted.port = int(words.pop(0))
+        elif word == "-x" and words:
+            name = ".".join(reversed(words.pop(0).split("."))) + ".in-addr.arpa"
+            wanted.questions.append([name, "PTR"])
+        elif word in ("-t", "-q") and words:
+            continue  # the next word is what it would be without them
         elif word.startswith("-"):
             raise ValueError(f"Invalid option: {word}")
         elif word.upper() in wire.TYPES:
-            wanted.kind = word.upper()
+            if wanted.questions:
+                wanted.questions[-1][1] = word.upper()
+            else:
+                kinds.append(word.upper())
         elif word.upper() != "IN":
-            wanted.name = word
-    if wanted.kind not in wire.TYPES:
-        raise ValueError(f";; Warning, ignoring invalid type {wanted.kind}")
-    if not wanted.name:
+            wanted.questions.append([word, kinds.pop() if kinds else "A"])
+    if not wanted.questions:
         raise ValueError("dig of the lab: no name to ask for")
 
 
@@ -161,6 +159,7 @@ def _why(failed: OSError, server: str, name: str, tcp: bool) -> str:
 def _shown(
     wanted: _Wanted,
     name: str,
+    kind: str,
     response: bytes,
     code: int,
     answers: list[tuple[str, int, int, str]],
@@ -177,13 +176,13 @@ def _shown(
         )
     if wanted.on["question"]:
         title = ";; QUESTION SECTION:\n" if wanted.on["comments"] else ""
-        said += f"{title};{name}.\t\tIN\t{wanted.kind}\n\n"
+        said += f"{title};{name}.\t\tIN\t{kind}\n\n"
     if wanted.on["answer"] and answers:
         title = ";; ANSWER SECTION:\n" if wanted.on["comments"] else ""
         kinds = {number: text for text, number in wire.TYPES.items()}
         said += title
-        for owner, kind, ttl, value in answers:
-            dot = "" if kind in (wire.A, wire.AAAA) else "."
-            said += f"{owner}.\t{ttl}\tIN\t{kinds.get(kind, str(kind))}\t{value}{dot}\n"
+        for owner, number, ttl, value in answers:
+            dot = "" if number in (wire.A, wire.AAAA) else "."
+            said += f"{owner}.\t{ttl}\tIN\t{kinds.get(number, str(number))}\t{value}{dot}\n"
         said += "\n"
     return said

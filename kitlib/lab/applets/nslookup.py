@@ -52,7 +52,7 @@ def _ask(
 ) -> tuple[int, list[tuple[str, int, int, str]]]:
     for _ in range(2):
         try:
-            return wire.read_answers(wire.ask(server, wire.query(name, kind), port=port))
+            return wire.read_answers(wire.ask(server, wire.query(name, kind), port=port)[0])
         except OSError:
             continue
     return -1, []

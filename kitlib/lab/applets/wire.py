@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 
 __all__ = [
     "AAAA",
@@ -126,24 +127,26 @@ def read_answers(message: bytes) -> tuple[int, list[tuple[str, int, int, str]]]:
 
 def ask(
     server: str, message: bytes, *, port: int = 53, tcp: bool = False, timeout: float = 2.5
-) -> bytes:
-    """Return a server's response to a query, sent once.
+) -> tuple[bytes, float]:
+    """Return a server's response to a query, sent once, and how many seconds after that it came.
 
     Raises:
         OSError: It is out of reach, refused, or did not answer in time (TimeoutError).
     """
     if tcp:
         with socket.create_connection((server, port), timeout) as stream:
+            sent = time.monotonic()
             stream.sendall(struct.pack("!H", len(message)) + message)
             (length,) = struct.unpack("!H", _exactly(stream, 2))
-            return _exactly(stream, length)
+            return _exactly(stream, length), time.monotonic() - sent
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
         sock.connect((server, port))
+        sent = time.monotonic()
         sock.send(message)
         while (response := sock.recv(65_535))[:2] != message[:2]:
             pass
-        return response
+        return response, time.monotonic() - sent
 
 
 def _exactly(stream: socket.socket, count: int) -> bytes:
