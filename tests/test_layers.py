@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
             "alone bundling cli comparison comparison_page comparison_plan confirming doors "
             "findings in_a_row link living measure membership nb notebooks past pipeline "
             "plugin_pages progress provenance reach removal report rights roster rows session "
-            "trust unplug",
+            "trust turns unplug",
         ),
     )
 )

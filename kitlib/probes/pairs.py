@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Pair", "Schedule", "sample", "schedule", "turns"]
+__all__ = ["Pair", "Schedule", "packed", "sample", "schedule", "turns"]
 
 Pair = tuple[str, str]
 """Source and target."""
@@ -71,7 +71,7 @@ def schedule(
     of = len(nodes) * (len(nodes) - 1)
     width = side_by_side or max(len(nodes) // 2, 1)
     if most and of > most:
-        found = _packed(sample(nodes, most, seed=seed, zones=zones), width)
+        found = packed(sample(nodes, most, seed=seed, zones=zones), width)
     else:
         found = [part for turn in turns(nodes) for part in _parts(turn, width)]
     return Schedule(tuple(tuple(turn) for turn in found), of, seed, width)
@@ -134,6 +134,31 @@ def sample(
                 for _ in range(row[b]):
                     found.append((source, circle[at % len(circle)]))
                     at += 1
+    return found
+
+
+def packed(pairs: Sequence[Pair], width: int) -> list[list[Pair]]:
+    """Return turns of any pairs, no node twice in a turn and no more than `width` pairs.
+
+    Whose nodes have most to come goes first, so that nobody is left over at the end.
+    """
+    left = list(pairs)
+    load = Counter(node for pair in pairs for node in pair)
+    found: list[list[Pair]] = []
+    while left:
+        left.sort(key=lambda pair: -max(load[pair[0]], load[pair[1]]))
+        busy: set[str] = set()
+        turn: list[Pair] = []
+        later: list[Pair] = []
+        for pair in left:
+            if len(turn) < width and busy.isdisjoint(pair):
+                turn.append(pair)
+                busy.update(pair)
+            else:
+                later.append(pair)
+        load.subtract(busy)
+        found.append(turn)
+        left = later
     return found
 
 
@@ -225,25 +250,3 @@ def _parts(turn: list[Pair], width: int) -> list[list[Pair]]:
     """Return a turn as equal parts of at most so many pairs."""
     count = -(-len(turn) // width)
     return [turn[part::count] for part in range(count)]
-
-
-def _packed(pairs: Sequence[Pair], width: int) -> list[list[Pair]]:
-    """Return turns of the pairs, of at most so many each, whose nodes have most to come first."""
-    left = list(pairs)
-    load = Counter(node for pair in pairs for node in pair)
-    found: list[list[Pair]] = []
-    while left:
-        left.sort(key=lambda pair: -max(load[pair[0]], load[pair[1]]))
-        busy: set[str] = set()
-        turn: list[Pair] = []
-        later: list[Pair] = []
-        for pair in left:
-            if len(turn) < width and busy.isdisjoint(pair):
-                turn.append(pair)
-                busy.update(pair)
-            else:
-                later.append(pair)
-        load.subtract(busy)
-        found.append(turn)
-        left = later
-    return found
