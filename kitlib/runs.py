@@ -23,6 +23,7 @@ from kitlib.plugins import Catalogue, Plugin, catalogue
 
 __all__ = [
     "INDEX",
+    "Drawn",
     "Entry",
     "Provenance",
     "Run",
@@ -108,6 +109,21 @@ class Provenance:
             packets = "Lab: real packets through kernel namespaces"
             return f"{packets}{datapath}; {what} emulated{factor}"
         return "Measured on real hosts" if self.kind == "hosts" else "Provenance not recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A sample of ordered pairs: how many, of how many, and the seed it was drawn with."""
+
+    measured: int
+    of: int
+    seed: int
+
+    def __str__(self) -> str:
+        return (
+            f"a sample of {self.measured:,} of {self.of:,} pairs, which covers every node and "
+            f"zone evenly (seed {self.seed})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +227,21 @@ class Run:
             emulated=str(stated.get("emulated") or ""),
             stands_in=str(stated.get("stands_in") or ""),
         )
+
+    @property
+    def drawn(self) -> Drawn | None:
+        """Which part of the pairs was measured, where it was a sample of them; else None."""
+        stated = self.meta.get("pairs") or {}
+        try:
+            drawn = Drawn(int(stated["measured"]), int(stated["of"]), int(stated["seed"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+        return drawn if drawn.measured < drawn.of else None
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """What was to be measured and was not, as measurement -> words: it was broken off."""
+        return {str(key): str(text) for key, text in (self.meta.get("missing") or {}).items()}
 
     def watch(self, what: str) -> tuple[WatchLine, ...]:
         """Return the recorded watch of `nodes`, `pods` or `events`; empty when there is none."""

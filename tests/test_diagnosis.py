@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import START, Maker, empty_run, failed_run, whole_run
+from synthetic import START, Maker, built, empty_run, failed_run, whole_run
 
 from kitlib import frames
 from kitlib.diagnosis import latency, pooled, readiness, summary
 from kitlib.diagnosis import moments as moments_of
 from kitlib.model import Status
+from kitlib.probes.pairs import schedule
 from kitlib.runs import WatchLine, load_run
 from kitlib.samples import read_samples
 
@@ -193,6 +195,57 @@ def test_a_pair_that_was_not_measured_is_missing(tmp_path: Path) -> None:
     (check,) = judged(tmp_path, skip=[("worker-1", "worker-3")])["latency.coverage"]
     assert check.status is Status.FAIL
     assert check.got == "not measured: worker-1 to worker-3"
+
+
+def sampled_run(root: Path, nodes: int, most: int, **meta: Any) -> Path:
+    """Return a run in which a sample of the pairs was measured."""
+    maker = built(root, nodes)
+    plan = schedule(maker.names, most=most)
+    maker.samples(skip=set(permutations(maker.names, 2)) - set(plan.pairs))
+    maker.meta |= {"pairs": plan.record, **meta}
+    return maker.write("PASS")
+
+
+def test_a_sample_of_the_pairs_is_no_finding(tmp_path: Path) -> None:
+    run = load_run(sampled_run(tmp_path, 12, 30))
+    found = summary.latency_checks(run)
+    assert {check.status for check in found} == {Status.PASS}
+    assert found[0].id == "latency.coverage"
+    assert "a sample of 30 of 132 pairs" in found[0].summary
+    picture = summary.latency_figure(run)
+    assert picture
+    assert "a sample of 30 of 132 pairs, which covers every node" in picture.alt
+
+
+def test_a_pair_of_the_sample_that_is_missing_is_one(tmp_path: Path) -> None:
+    path = sampled_run(tmp_path, 12, 30, pairs={"measured": 31, "of": 132, "seed": 1})
+    check = summary.latency_checks(load_run(path))[0]
+    assert (check.status, check.got, check.expected) == (Status.FAIL, "30 pairs", "31 pairs")
+
+
+def test_a_node_without_a_pair_in_the_sample_is_named(tmp_path: Path) -> None:
+    maker = built(tmp_path, 12)
+    plan = schedule(maker.names[:-1], most=30)
+    maker.samples(skip=set(permutations(maker.names, 2)) - set(plan.pairs))
+    maker.meta |= {"pairs": {"measured": 30, "of": 132, "seed": 1}}
+    check = summary.latency_checks(load_run(maker.write("PASS")))[0]
+    assert check.status is Status.FAIL
+    assert check.got == "30 pairs, without worker-11 as source, worker-11 as target"
+
+
+def test_a_measurement_that_was_broken_off_is_a_warning_with_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    maker = built(tmp_path, 5)
+    maker.samples(skip=[("worker-1", "worker-2")])
+    maker.meta |= {"partial": True, "missing": {"latency": "1 of 20 pairs in round 1 of 1"}}
+    run = load_run(maker.write("PASS"))
+    check = summary.latency_checks(run)[0]
+    assert check.status is Status.WARN
+    assert check.got == "19 pairs; it was broken off, missing are 1 of 20 pairs in round 1 of 1"
+    picture = summary.latency_distribution(run)
+    assert picture
+    assert picture.caption.startswith("Partial: the measurement was broken off")
 
 
 def pairs(*rows: tuple[str, str, str, float]) -> pd.DataFrame:

@@ -198,6 +198,19 @@ def test_many_pairs_are_cut_to_those_that_need_looking_at(tmp_path: Path) -> Non
     assert body.split()[:4] == ["worker-8", "worker-9", "pod", "19"]
 
 
+def test_a_sample_and_what_was_broken_off_are_said(tmp_path: Path) -> None:
+    path = whole_run(tmp_path, 3)
+    record = json.loads((path / "run.json").read_text())
+    record["pairs"] = {"measured": 6, "of": 39800, "seed": 7}
+    record["missing"] = {"latency": "3 of 9 pairs in round 2 of 2", "connectivity": "all"}
+    (path / "run.json").write_text(json.dumps(record))
+    shown = page(path)
+    assert "Measured was a sample of 6 of 39,800 pairs" in shown.words
+    assert "(seed 7)" in shown.words
+    assert "latency: 3 of 9 pairs in round 2 of 2; connectivity: all" in shown.words
+    assert "Partial: the measurement was broken off" in shown.words
+
+
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PreconditionError):
         write_report(tmp_path)

@@ -14,6 +14,7 @@ from itertools import permutations
 import pandas as pd
 
 from kitlib.model import Check, Status
+from kitlib.runs import Drawn
 
 __all__ = ["Limits", "checks", "overhead", "standing_out"]
 
@@ -42,7 +43,12 @@ class Limits:
 
 
 def checks(
-    summary: pd.DataFrame, nodes: Sequence[str], limits: Limits | None = None
+    summary: pd.DataFrame,
+    nodes: Sequence[str],
+    limits: Limits | None = None,
+    *,
+    drawn: Drawn | None = None,
+    missing: str = "",
 ) -> list[Check]:
     """Return what was found, at least one check a rule.
 
@@ -50,6 +56,8 @@ def checks(
         summary: `frames.latency_summary` of the samples.
         nodes: Every node that should have been measured.
         limits: From where on a difference counts.
+        drawn: Which part of the pairs should have been, where it is a sample.
+        missing: What a measurement that was broken off did not come to; empty: it was not.
     """
     limit = limits or Limits()
     pods = summary[summary["path"] == "pod"]
@@ -63,7 +71,7 @@ def checks(
             )
         ]
     return [
-        *_coverage(pods, nodes),
+        *_coverage(pods, nodes, drawn, missing),
         *_loss(summary),
         *_directions(pods, limit),
         *_outliers(pods, nodes, limit),
@@ -137,17 +145,50 @@ def standing_out(
     return told
 
 
-def _coverage(pods: pd.DataFrame, nodes: Sequence[str]) -> list[Check]:
+def _coverage(
+    pods: pd.DataFrame, nodes: Sequence[str], drawn: Drawn | None, missing: str
+) -> list[Check]:
     measured = set(zip(pods["src"], pods["dst"], strict=True))
-    missing = [pair for pair in permutations(nodes, 2) if pair not in measured]
+    pairs = f"{len(measured)} pairs"
+    if missing:
+        return [
+            Check(
+                "latency.coverage",
+                "cluster",
+                Status.WARN,
+                "the measurement came to its end",
+                got=f"{pairs}; it was broken off, missing are {missing}",
+                expected=f"{drawn.measured if drawn else len(nodes) * (len(nodes) - 1)} pairs",
+                remedy="measure again; what is here is true of the pairs that are here",
+            )
+        ]
+    if drawn:
+        ends = {"source": set(pods["src"]), "target": set(pods["dst"])}
+        lacking = [
+            f"{node} as {end}"
+            for end, seen in ends.items()
+            if drawn.measured >= len(nodes)
+            for node in nodes
+            if node not in seen
+        ]
+        whole = len(measured) >= drawn.measured and not lacking
+        said = [pairs, f"without {', '.join(lacking[:5])}"] if lacking else [pairs]
+        what = f"every pair was measured of {drawn}"
+        got, expected = ", ".join(said), f"{drawn.measured} pairs"
+    else:
+        left = [pair for pair in permutations(nodes, 2) if pair not in measured]
+        whole = not left
+        what = "every ordered pair of nodes was measured"
+        got = f"not measured: {_pairs(left)}" if left else pairs
+        expected = f"{len(nodes) * (len(nodes) - 1)} pairs"
     return [
         Check.that(
-            not missing,
+            whole,
             "latency.coverage",
             "cluster",
-            "every ordered pair of nodes was measured",
-            got=f"{len(measured)} pairs" if not missing else f"not measured: {_pairs(missing)}",
-            expected=f"{len(nodes) * (len(nodes) - 1)} pairs",
+            what,
+            got=got,
+            expected=expected,
             remedy="look for a node without a probe pod, then measure again",
         )
     ]

@@ -20,6 +20,7 @@ from kitlib.samples import read_samples
 __all__ = [
     "latency_checks",
     "latency_distribution",
+    "latency_extent",
     "latency_figure",
     "latency_nodes",
     "latency_pooled",
@@ -248,15 +249,13 @@ def latency_figure(run: Run) -> Picture | None:
     order = "" if few else " Nodes with alike latencies stand beside each other."
     alt = (
         f"Heat map of median round-trip times between {len(nodes)} nodes in {unit}.{order} "
-        + " ".join(told)
+        + " ".join([*told, *latency_extent(run)])
     )
     panel = 3.2 if len(nodes) <= 4 else 4.0 if len(nodes) <= 8 else 5.6
     # More than a few need words beside the picture: no one finds one of 40,000 squares.
     beside = "" if few else "\n".join(textwrap.fill(each, 165) for each in told)
     top = 0.0 if few else 0.17 * (beside.count("\n") + 2)
-    picture = Picture(
-        panel * 2 + 1.6, panel + 0.9 + top, caption=_caption(run, timing=False), alt=alt
-    )
+    picture = Picture(panel * 2 + 1.6, panel + 0.9 + top, caption=_latency_caption(run), alt=alt)
     if not few:
         nodes = charts.seriated(summary, nodes)
         key = "Dot: lost packets. Cross: no reply. Nodes with alike latencies beside each other."
@@ -286,7 +285,7 @@ def latency_distribution(run: Run) -> Picture | None:
         for node, value in zip(pods["node"].head(3), pods["p50_ms"], strict=False)
     )
     picture = Picture(
-        11.4, 3.7 + 0.17 * max(0, min(len(pods), 30) - 12), caption=_caption(run, timing=False),
+        11.4, 3.7 + 0.17 * max(0, min(len(pods), 30) - 12), caption=_latency_caption(run),
         alt=f"Cumulative distribution of round-trip times; medians: {said}. Beside it the spread "
         f"of each node's packets between pods; slowest medians: {slowest or 'none'}.",
     )  # fmt: skip
@@ -314,7 +313,18 @@ def latency_pooled(run: Run) -> pd.DataFrame:
 def latency_checks(run: Run) -> list[Check]:
     """Return what the samples say about the network."""
     summary = _measured(run).summary
-    return latency.checks(summary, measured_nodes(run))
+    return latency.checks(
+        summary, measured_nodes(run), drawn=run.drawn, missing=run.missing.get("latency", "")
+    )
+
+
+def latency_extent(run: Run) -> list[str]:
+    """Return in sentences what part of the cluster was measured, where it is not all of it."""
+    missing = run.missing.get("latency")
+    return [
+        *([f"Measured was {run.drawn}."] if run.drawn else []),
+        *([f"Partial: the measurement was broken off; missing are {missing}."] if missing else []),
+    ]
 
 
 def _began(run: Run) -> pd.Timestamp:
@@ -328,3 +338,7 @@ def _caption(run: Run, *, timing: bool) -> str:
     if timing and run.provenance.is_lab:
         where = f"These times are emulated. {where}"
     return where
+
+
+def _latency_caption(run: Run) -> str:
+    return " ".join([*latency_extent(run), _caption(run, timing=False)])

@@ -126,6 +126,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Pod CIDR", str(run.meta.get("pod_cidr") or "")),
         ("Hosts", hosts if roles else ""),
         ("Lasted", f"{lasted:.0f} s" if lasted > 0 else ""),
+        ("Partial", "; ".join(f"{what}: {left}" for what, left in run.missing.items())),
         ("Kit", str(run.meta.get("kit_version") or "")),
     ]
     return [(name, value) for name, value in told if value]

@@ -118,6 +118,7 @@ def latency(run: Run) -> Mapping[str, Any] | None:
         f"#Difference, {unit}", "#Ratio",
     )  # fmt: skip
     return {
+        "extent": summary.latency_extent(run),
         "heatmap": drawn(heatmap, "latency"),
         "ecdf": drawn(ecdf, "ecdf"),
         "pooled": _pooled(summary.latency_pooled(run), factor, unit, digits),
