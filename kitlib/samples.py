@@ -149,6 +149,10 @@ class Probed:
 
 PROBES: Mapping[str, Probed] = {
     "ping": Probed(SAMPLE_COLUMNS, "ICMP echo: until the reply came"),
+    "reach": Probed(SAMPLE_COLUMNS, "ICMP echo to many nodes at a time: whether they answer"),
+    "reach_gateway": Probed(
+        SAMPLE_COLUMNS, "the same from a host to another one's own address on the pod network"
+    ),
     "tcp_connect": Probed(SAMPLE_COLUMNS, "TCP handshake: until the connection was there"),
     "tcp_rr": Probed(SAMPLE_COLUMNS, "request to first byte of the answer on a TCP connection"),
     "http": Probed(SAMPLE_COLUMNS, "HTTP to a pod or host: connecting, request, whole answer"),
