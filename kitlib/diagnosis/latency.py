@@ -7,16 +7,20 @@ both a ratio and an absolute difference, so that microseconds on a quiet network
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import permutations
 
 import pandas as pd
 
+from kitlib.diagnosis.blame import Blame, Pair, Part, blame
+from kitlib.diagnosis.case import between, target_of
+from kitlib.diagnosis.limits import Limits
+from kitlib.diagnosis.slow_nodes import checks_of_nodes
 from kitlib.model import Check, Status
 from kitlib.runs import Drawn
 
-__all__ = ["Limits", "checks", "overhead", "standing_out"]
+__all__ = ["checks", "overhead", "standing_out"]
 
 OVERHEAD_COLUMNS = ("src", "dst", "pod_p50_ms", "host_p50_ms", "difference_ms", "ratio")
 """`overhead`: the pod path's median beside the host-to-host median of the same ordered pair;
@@ -27,21 +31,6 @@ MOST = 20
 """Up to so many pairs get a finding each, the worst first; the others are counted in one more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """From where on a difference counts: the ratio and the difference must both be exceeded.
-
-    Attributes:
-        ratio: Times as slow.
-        difference_ms: And so many milliseconds slower, in the median.
-        replies: Fewer replies than this are not judged for speed.
-    """
-
-    ratio: float = 3.0
-    difference_ms: float = 0.5
-    replies: int = 6
-
-
 def checks(
     summary: pd.DataFrame,
     nodes: Sequence[str],
@@ -49,8 +38,11 @@ def checks(
     *,
     drawn: Drawn | None = None,
     missing: str = "",
+    explained: Mapping[Pair, str] | None = None,
 ) -> list[Check]:
     """Return what was found, at least one check a rule.
+
+    Pairs with a node that is slow itself are that node's finding and no other rule's.
 
     Args:
         summary: `frames.latency_summary` of the samples.
@@ -58,8 +50,11 @@ def checks(
         limits: From where on a difference counts.
         drawn: Which part of the pairs should have been, where it is a sample.
         missing: What a measurement that was broken off did not come to; empty: it was not.
+        explained: Pair that gets no reply -> the check that says why: it is not told again here.
     """
     limit = limits or Limits()
+    of_nodes, slow = checks_of_nodes(summary, nodes, limit)
+    others = summary[~summary["src"].isin(slow) & ~summary["dst"].isin(slow)]
     pods = summary[summary["path"] == "pod"]
     if pods.empty:
         return [
@@ -72,10 +67,11 @@ def checks(
         ]
     return [
         *_coverage(pods, nodes, drawn, missing),
-        *_loss(summary),
-        *_directions(pods, limit),
-        *_outliers(pods, nodes, limit),
-        *_overhead(summary, limit),
+        *_loss(summary, explained or {}),
+        *of_nodes,
+        *_directions(others[others["path"] == "pod"], limit),
+        *_outliers(others[others["path"] == "pod"], limit),
+        *_overhead(others, limit),
     ]
 
 
@@ -194,78 +190,92 @@ def _coverage(
     ]
 
 
-def _loss(summary: pd.DataFrame) -> list[Check]:
-    found: list[Check] = []
-    losing = summary[summary["lost"] > 0]
-    sick = losing[losing["path"] == "host"]
-    sick_hosts = set(zip(sick["src"], sick["dst"], strict=True))
-    hurt = losing[losing["path"] == "pod"]
-    worst = hurt.assign(share=hurt["lost"] / hurt["n"]).sort_values(
-        ["share", "src", "dst"], ascending=[False, True, True]
-    )
-    named = worst.head(MOST)
-    for src, dst, n, lost in zip(
-        named["src"], named["dst"], named["n"], named["lost"], strict=True
-    ):
-        total = lost == n
-        remedy = (
-            "the hosts' own path loses packets too: mend the network below the plugin first"
-            if (src, dst) in sick_hosts
-            else "the hosts reach each other: look at the plugin's route, its tunnel port and "
-            f"FORWARD rules on {src} and {dst}"
-        )
-        found.append(
-            Check(
-                "latency.loss",
-                str(src),
-                Status.FAIL if total else Status.WARN,
-                f"pods on {src} get replies from pods on {dst}",
-                got=f"{lost} of {n} packets lost",
-                expected="no loss",
-                remedy=remedy,
+def _loss(summary: pd.DataFrame, explained: Mapping[Pair, str]) -> list[Check]:
+    lost = {
+        path: {
+            (str(src), str(dst)): (int(gone), int(n))
+            for src, dst, gone, n in zip(
+                *(own[name] for name in ("src", "dst", "lost", "n")), strict=True
             )
-        )
-    rest = worst.iloc[MOST:]
-    if len(rest):
-        ends = pd.concat([rest["src"], rest["dst"]]).value_counts()
-        total = bool((rest["share"] == 1).any())
+        }
+        for path, own in summary.groupby("path", observed=True)
+    }
+    pods = lost["pod"]
+    silent = {pair for pair, (gone, n) in pods.items() if gone == n}
+    told = silent & explained.keys()
+    some = {pair for pair, (gone, _) in pods.items() if gone} - silent
+    good = pods.keys() - silent - some
+    sick = {pair for pair, (gone, _) in lost.get("host", {}).items() if gone}
+    causes = blame(silent - told, good | some, also_bad=told)
+    causes += blame(some, good, also_bad=silent)
+    found = [_lossy(cause, pods, sick) for cause in causes if cause.part is not Part.PAIRS]
+    single = [pair for cause in causes if cause.part is Part.PAIRS for pair in cause.pairs]
+    single.sort(key=lambda pair: (-pods[pair][0] / pods[pair][1], pair))
+    for pair in single[:MOST]:
+        found.append(_lossy(Blame(Part.PAIRS, "", (pair,)), pods, sick))
+    rest = single[MOST:]
+    if rest:
+        ends = Counter(node for pair in rest for node in pair).most_common(1)
+        gone, n = (sum(pods[pair][place] for pair in rest) for place in (0, 1))
         found.append(
             Check(
                 "latency.loss",
                 "cluster",
-                Status.FAIL if total else Status.WARN,
+                Status.FAIL if silent.intersection(rest) else Status.WARN,
                 "pods get replies from pods on the other nodes",
-                got=f"{len(rest)} more pairs lost {rest['lost'].sum()} of {rest['n'].sum()} "
-                f"packets; most often with {ends.index[0]} ({ends.iloc[0]} of them)",
+                got=f"{len(rest)} more pairs lost {gone} of {n} packets; most often with "
+                f"{ends[0][0]} ({ends[0][1]} of them)",
                 expected="no loss",
-                remedy=f"begin with {ends.index[0]}; every pair is in the run's samples/",
+                remedy=f"begin with {ends[0][0]}; every pair is in the run's samples/",
             )
         )
     if found:
         return found
-    sent = int(summary.loc[summary["path"] == "pod", "n"].sum())
-    return [
-        Check(
-            "latency.loss",
-            "cluster",
-            Status.PASS,
-            "no packet between pods was lost",
-            got=f"0 of {sent}",
-        )
-    ]
+    sent = sum(n for _, n in pods.values())
+    got, what = f"0 of {sent}", "no packet between pods was lost"
+    if told:
+        ids = ", ".join(sorted({explained[pair] for pair in told}))
+        got = f"but {len(told)} pairs get no reply at all: see {ids}"
+        what = "no packet was lost between pods that reach each other"
+    return [Check("latency.loss", "cluster", Status.PASS, what, got=got)]
+
+
+def _lossy(
+    cause: Blame, pods: Mapping[Pair, tuple[int, int]], sick_hosts: Collection[Pair]
+) -> Check:
+    """Return the finding on pairs that lose packets for one cause."""
+    gone, n = (sum(pods[pair][place] for pair in cause.pairs) for place in (0, 1))
+    where = cause.node or " and ".join(dict.fromkeys(cause.pairs[0]))
+    remedy = (
+        "the hosts' own path loses packets too: mend the network below the plugin first"
+        if cause.pairs[0] in sick_hosts
+        else f"the hosts reach each other: look at the plugin's route, its tunnel port and FORWARD "
+        f"rules on {where}"
+    )
+    src, dst = cause.pairs[0]
+    one = cause.part is Part.PAIRS
+    return Check(
+        "latency.loss",
+        src if one else target_of(cause),
+        Status.FAIL if gone == n else Status.WARN,
+        f"pods on {src} get replies from pods on {dst}" if one else "pods get replies from pods",
+        got=f"{gone} of {n} packets lost" + ("" if one else f" {between(cause)}"),
+        expected="no loss",
+        remedy=remedy,
+    )
 
 
 def _directions(pods: pd.DataFrame, limit: Limits) -> list[Check]:
     """A round trip takes both directions, so the two of a pair must agree."""
     judged = pods[pods["n"] - pods["lost"] >= limit.replies]
-    p50 = {
-        (src, dst): float(value)
-        for src, dst, value in zip(judged["src"], judged["dst"], judged["p50_ms"], strict=True)
-    }
+    both = list(zip(judged["p50_ms"], _floor(judged), strict=True))
+    of = dict(zip(zip(judged["src"], judged["dst"], strict=True), both, strict=True))
     odd = [
-        f"{src} to {dst} {_ms(value)}, back {_ms(p50[dst, src])}"
-        for (src, dst), value in p50.items()
-        if (dst, src) in p50 and _exceeds(value, p50[dst, src], limit)
+        f"{src} to {dst} {_ms(p50)}, back {_ms(of[dst, src][0])}"
+        for (src, dst), (p50, floor) in of.items()
+        if (dst, src) in of
+        and limit.exceeded(p50, of[dst, src][0])
+        and limit.exceeded(floor, of[dst, src][1])
     ]
     return [
         Check(
@@ -274,16 +284,23 @@ def _directions(pods: pd.DataFrame, limit: Limits) -> list[Check]:
             Status.WARN if odd else Status.PASS,
             "a pair's two directions take the same time",
             got="; ".join(odd[:5]),
-            expected=_wanted(limit),
+            expected=limit.words,
             remedy="look at the load of the node that sends in the slow direction" if odd else "",
         )
     ]
 
 
-def _outliers(pods: pd.DataFrame, nodes: Sequence[str], limit: Limits) -> list[Check]:
+def _outliers(pods: pd.DataFrame, limit: Limits) -> list[Check]:
     judged = pods[pods["n"] - pods["lost"] >= limit.replies]
     median = float(judged["p50_ms"].median()) if len(judged) else 0.0
-    slow = judged[[_exceeds(value, median, limit) for value in judged["p50_ms"]]]
+    floors = _floor(judged)
+    least = float(floors.median()) if len(judged) else 0.0
+    slow = judged[
+        [
+            limit.exceeded(p50, median) and limit.exceeded(floor, least)
+            for p50, floor in zip(judged["p50_ms"], floors, strict=True)
+        ]
+    ]
     if slow.empty:
         return [
             Check(
@@ -294,31 +311,8 @@ def _outliers(pods: pd.DataFrame, nodes: Sequence[str], limit: Limits) -> list[C
                 got=f"median of the pairs' p50 {_ms(median)}" if len(judged) else "nothing judged",
             )
         ]
-    # Each pair is looked at from both ends: 40,000 pairs of 200 nodes, so no loop over rows.
-    ends = pd.concat(
-        [
-            judged.assign(node=judged[end].astype(str), slow=judged.index.isin(slow.index))
-            for end in ("src", "dst")
-        ]
-    )
-    of = ends.groupby("node")
-    all_slow = of["slow"].all() & (of["slow"].size() > 2) & (len(nodes) > 2)
-    middles = of["p50_ms"].median()
-    sick = [node for node in nodes if bool(all_slow.get(node, False))]
-    found = [
-        Check(
-            "latency.slow-node",
-            node,
-            Status.WARN,
-            f"pods on {node} are reached as fast as others",
-            got=f"every pair with it is slow: p50 {_ms(middles[node])}",
-            expected=f"near the median pair, {_ms(median)}",
-            remedy=f"look at the load and at the network interface of {node}",
-        )
-        for node in sick
-    ]
-    others = slow[~slow["src"].isin(sick) & ~slow["dst"].isin(sick)]
-    others = others.sort_values(["p50_ms", "src", "dst"], ascending=[False, True, True])
+    others = slow.sort_values(["p50_ms", "src", "dst"], ascending=[False, True, True])
+    found = []
     named = others.head(MOST)
     for src, dst, p50 in zip(named["src"], named["dst"], named["p50_ms"], strict=True):
         found.append(
@@ -357,7 +351,7 @@ def _overhead(summary: pd.DataFrame, limit: Limits) -> list[Check]:
         return [Check("latency.overhead", "cluster", Status.SKIP, skipped)]
     dear = cost[
         [
-            _exceeds(pod, host, limit)
+            limit.exceeded(pod, host)
             for pod, host in zip(cost["pod_p50_ms"], cost["host_p50_ms"], strict=True)
         ]
     ]
@@ -376,18 +370,15 @@ def _overhead(summary: pd.DataFrame, limit: Limits) -> list[Check]:
             what,
             got=f"{len(dear)} of {len(cost)} pairs cost more; worst {worst['src']} to "
             f"{worst['dst']}: {_ms(worst['pod_p50_ms'])} against {_ms(worst['host_p50_ms'])}",
-            expected=_wanted(limit),
+            expected=limit.words,
             remedy="look at the plugin's encapsulation, its user-space path and the nodes' load",
         )
     ]
 
 
-def _exceeds(value: float, base: float, limit: Limits) -> bool:
-    return value > base * limit.ratio and value - base > limit.difference_ms
-
-
-def _wanted(limit: Limits) -> str:
-    return f"within {limit.ratio:g} times or {limit.difference_ms:g} ms"
+def _floor(pairs: pd.DataFrame) -> pd.Series:
+    """Return each pair's fastest reply: a slow path has none that is fast, a busy machine has."""
+    return pairs["min_ms"] if "min_ms" in pairs else pairs["p50_ms"]
 
 
 def _ms(value: float, *, sign: bool = False) -> str:
