@@ -19,14 +19,13 @@ from kitlib.checks import device_counters
 from kitlib.errors import ChecksFailed, CommandError, PreconditionError
 from kitlib.fanout import fan_out
 from kitlib.journal import Journal
-from kitlib.kube import Obj
 from kitlib.model import CLUSTER, failed
 from kitlib.params import Probe
 from kitlib.probes import pairs, ping
 from kitlib.samples import write_samples
 from kitlib.session import Session
+from kitlib.stages.agents import Agents, AgentSet, agents
 from kitlib.stages.observe import network_now
-from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
 __all__ = ["SIDE_BY_SIDE", "STAGE", "measure_latency"]
 
@@ -65,14 +64,14 @@ def measure_latency(
     facts = ctx.facts()
     taken = 0
     sent: Counter[str] = Counter()
-    probes = ProbeSet.of(ctx)
-    with session.exclusive(), probe_pods(ctx, probes) as pods:
-        addresses = _addresses(pods, probes)
+    wanted = AgentSet.of(ctx, image=session.params.probe.image, server=False)
+    with session.exclusive(), agents(ctx, wanted) as found:
+        found.require()
         before = network_now(ctx, facts)
         first = _next_round(journal)
         for number in range(first, first + rounds):
             shown = f"{number - first + 1} of {rounds}"
-            rows = _round(session, probe, probes, addresses, number, shown)
+            rows = _round(session, probe, found, number, shown)
             write_samples(journal.path / "samples" / "ping" / f"{number}.parquet", rows)
             taken += len(rows)
             sent.update(str(row["src"]) for row in rows if _left_the_pod(row))
@@ -86,34 +85,23 @@ def measure_latency(
     return taken
 
 
-def _addresses(pods: list[Obj], probes: ProbeSet) -> dict[str, str]:
-    found = {pod["spec"]["nodeName"]: pod.get("status", {}).get("podIP", "") for pod in pods}
-    missing = [node for node in probes.nodes if not found.get(node)]
-    if missing:
-        raise PreconditionError(
-            f"{', '.join(missing)}: the probe pod has no address",
-            remedy="run the verify stage: it says why pods do not start",
-        )
-    return found
-
-
 def _round(
     session: Session,
     probe: Probe,
-    probes: ProbeSet,
-    pods: Mapping[str, str],
+    found: Agents,
     number: int,
     shown: str,
 ) -> list[dict[str, object]]:
     """Return the rows of one round, in the order of its turns."""
     hosts = {host.name: host.node_address for host in session.inventory}
-    schedule = pairs.turns(probes.nodes)
+    pods = found.addresses()
+    schedule = pairs.turns(found.nodes)
     rows: list[dict[str, object]] = []
 
     def measure(pair: pairs.Pair) -> list[dict[str, object]]:
         return [
-            *_samples(session, probe, probes, pair, pods, "pod", number),
-            *_samples(session, probe, probes, pair, hosts, "host", number),
+            *_samples(session, probe, found, pair, pods, "pod", number),
+            *_samples(session, probe, found, pair, hosts, "host", number),
         ]
 
     for turn, together in enumerate(schedule, start=1):
@@ -129,7 +117,7 @@ def _round(
 def _samples(
     session: Session,
     probe: Probe,
-    probes: ProbeSet,
+    found: Agents,
     pair: pairs.Pair,
     addresses: Mapping[str, str],
     path: str,
@@ -143,10 +131,7 @@ def _samples(
     source, target = pair
     cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
     started = time.time()
-    if path == "pod":
-        result = in_pod(session.context, probes, source, cmd)
-    else:
-        result = session.quietly(source, cmd)
+    result = found.run(source, cmd) if path == "pod" else session.quietly(source, cmd)
     try:
         samples = ping.parse(result.stdout + result.stderr, count=probe.samples + 1)
     except Exception as error:

@@ -20,7 +20,7 @@ from kitlib.notebooks import Notebook
 from kitlib.report import write_report
 from kitlib.session import Session, fail
 from kitlib.stages import FIRST_RECORDED, STAGE_NAMES, get_stage
-from kitlib.stages.probe_pods import remove_all
+from kitlib.stages.agent_space import sweep
 
 __all__ = ["Build", "build", "run_notebooks"]
 
@@ -57,7 +57,7 @@ def build(session: Session, *, diagnostics: Sequence[str] = notebooks.DIAGNOSTIC
     except KitError as error:
         if isinstance(error, Interrupted):
             with contextlib.suppress(KitError):
-                remove_all(session.context)
+                sweep(session.context)
         # Where the record cannot be written, that is what is said already.
         with contextlib.suppress(RecordError, OSError):
             fail(session, error)

@@ -104,15 +104,34 @@ class Owner:
         return f"{self.run_id}/{self.pid}/{self.process.rpartition(' ')[2]}"
 
     @property
-    def dead(self) -> bool:
-        """True when the owner was a process of this machine that is gone, or has ended its run."""
+    def text(self) -> str:
+        """The owner as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Owner | None:
+        """Return the owner that such a line tells; None for anything else."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+    @property
+    def ended(self) -> bool:
+        """True when the owner was a process of this machine that is gone."""
         here = _process(os.getpid()).rpartition(" ")[0]
         there = self.process.rpartition(" ")[0]
-        if not there or there != here:
-            return False
-        if self.pid == os.getpid() and self.process == _process(self.pid):
-            return self.key not in _HELD
-        return _process(self.pid) != self.process
+        return bool(there) and there == here and _process(self.pid) != self.process
+
+    @property
+    def is_this(self) -> bool:
+        """True when the owner is this very process."""
+        return bool(self.process) and self.process == _process(os.getpid())
+
+    @property
+    def dead(self) -> bool:
+        """True when the owner was a process of this machine that is gone, or has ended its run."""
+        return self.ended or (self.is_this and self.key not in _HELD)
 
     def __str__(self) -> str:
         """Return who it is, for a message."""
@@ -247,7 +266,7 @@ class RunLock:
                 _TAKE,
                 self._state,
                 self.owner.key,
-                json.dumps(asdict(self.owner)),
+                self.owner.text,
                 dead,
                 mutates=True,
                 timeout=30,
@@ -261,7 +280,7 @@ class RunLock:
                 f"{host}: the run's lock: the host's shell said: {result.tail() or 'nothing'}",
                 remedy=f"the host needs flock (util-linux) and a writable {self._state}",
             )
-        return words[0], int(words[1]), _owner(rest)
+        return words[0], int(words[1]), Owner.parse(rest)
 
     def _renew(self, stop: threading.Event) -> None:
         """Give signs of life until told to stop; a host that is out of reach is tried again."""
@@ -286,13 +305,6 @@ class RunLock:
 
 def _release(state: str, key: str) -> Cmd:
     return script(_RELEASE, state, key, mutates=True, timeout=15, label="release the run's lock")
-
-
-def _owner(text: str) -> Owner | None:
-    try:
-        return Owner(**json.loads(text))
-    except (ValueError, TypeError):
-        return None
 
 
 def _process(pid: int) -> str:

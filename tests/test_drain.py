@@ -13,8 +13,8 @@ import pytest
 from kitlib.errors import ApiError, DeadlineError, PreconditionError
 from kitlib.kube import Kube
 from kitlib.stages import drain
+from kitlib.stages.agent_objects import LABEL
 from kitlib.stages.drain import Drain, evict, eviction_version, load_of, sort_pods
-from kitlib.stages.probe_pods import LABEL
 
 RECORDED = (Path(__file__).parent / "data/membership/drain-w2.txt").read_text()
 GUARD = "The disruption budget guard needs 2 healthy pods and has 2 currently"

@@ -38,7 +38,7 @@ class Pods:
         self.cut: dict[str, int] = {}
         self.asked: dict[str, list[str]] = {}
 
-    def run(self, ctx: Any, probes: Any, node: str, cmd: Cmd) -> CommandResult:
+    def run(self, node: str, cmd: Cmd) -> CommandResult:
         targets = [str(word) for word in cmd.argv if str(word).startswith("10.244.")]
         assert node not in self.asked, "one command a node"
         self.asked[node] = targets
@@ -50,36 +50,35 @@ class Pods:
         )
         return CommandResult(node, str(cmd), text, "", 0)
 
-    def heard(self, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], verify.Heard]:
-        monkeypatch.setattr(verify, "in_pod", self.run)
+    def heard(self) -> dict[tuple[str, str], verify.Heard]:
         found: dict[tuple[str, str], verify.Heard] = {}
         for node in self.nodes:
-            nothing: Any = None
-            found |= verify._ping_from(nothing, nothing, node, self.addresses, self.nodes)
+            agents: Any = self
+            found |= verify._ping_from(agents, node, self.addresses, self.nodes)
         return found
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 50])
-def test_every_ordered_pair(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_ordered_pair(count: int) -> None:
     pods = Pods(count)
-    heard = pods.heard(monkeypatch)
+    heard = pods.heard()
     assert set(heard) == set(permutations(pods.nodes, 2))
     assert all(how == verify.Heard(5, 5, "") for how in heard.values())
 
 
-def test_no_two_nodes_begin_with_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_two_nodes_begin_with_the_same_one() -> None:
     pods = Pods(31)
-    pods.heard(monkeypatch)
+    pods.heard()
     for turn in range(30):
         assert len({targets[turn] for targets in pods.asked.values()}) == 31
 
 
-def test_what_failed_is_said_of_its_own_pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_is_said_of_its_own_pairs_alone() -> None:
     pods = Pods(5)
     pods.silent = {pods.addresses["node-1"]}
     pods.lost = {"node-2"}
     pods.cut = {"node-3": 2}
-    heard = pods.heard(monkeypatch)
+    heard = pods.heard()
     for (source, target), how in heard.items():
         received = 0 if target == "node-1" or source == "node-2" else 5
         assert how.received == received, (source, target)

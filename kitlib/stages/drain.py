@@ -17,9 +17,9 @@ from kitlib.errors import ApiError, DeadlineError, KitError, PreconditionError
 from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, Check
 from kitlib.retry import Deadline
+from kitlib.stages.agent_objects import LABEL
 from kitlib.stages.base import Action, Context, Hands, Plan, Stage
 from kitlib.stages.configuration import KUBECONFIG
-from kitlib.stages.probe_pods import LABEL
 
 __all__ = ["Drain", "Load", "load_of", "sort_pods"]
 

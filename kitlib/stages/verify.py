@@ -9,9 +9,9 @@ from kitlib.checks.reachability import Heard
 from kitlib.errors import ApiError, CommandError
 from kitlib.facts import HostFacts
 from kitlib.fanout import fan_out
-from kitlib.kube import Obj
 from kitlib.model import Check, Status
 from kitlib.probes import dns, ping
+from kitlib.stages.agents import Agents, AgentSet, agents
 from kitlib.stages.base import Action, Context, Plan, Stage
 from kitlib.stages.network import manifest_check
 from kitlib.stages.observe import (
@@ -22,7 +22,6 @@ from kitlib.stages.observe import (
     workload_objects,
 )
 from kitlib.stages.presence import absences
-from kitlib.stages.probe_pods import ProbeSet, in_pod, probe_pods
 
 __all__ = ["Verify"]
 
@@ -43,16 +42,17 @@ class Verify(Stage):
     def plan(self, ctx: Context) -> Plan:
         """Return the probe namespace's coming and going, the only things that this changes."""
         # A dry run takes it that the stages before this one were done: every host is a node.
-        probes = ProbeSet.of(ctx, () if ctx.read_only else in_the_cluster(ctx))
-        return Plan((probes.create,), cleanup=(probes.remove,))
+        nodes = () if ctx.read_only else in_the_cluster(ctx)
+        wanted = AgentSet.of(ctx, nodes, image=ctx.params.probe.image, server=False)
+        return Plan((wanted.create,), cleanup=(wanted.remove,))
 
     def apply(self, ctx: Context, plan: Plan) -> None:
         """Make the probe pods, measure, remove them; `check` reports what was measured."""
-        probes = _planned(plan.actions[0])
+        wanted = _planned(plan.actions[0])
         steady = Steady(ctx)
         facts = ctx.facts()
-        with probe_pods(ctx, probes) as pods:
-            measured = _measure(ctx, probes, pods, facts)
+        with agents(ctx, wanted) as found:
+            measured = _measure(ctx, found, facts)
         ctx.results[self.name] = [*measured, *steady.end()]
 
     def check(self, ctx: Context) -> list[Check]:
@@ -70,40 +70,37 @@ class Verify(Stage):
         ]
 
 
-def _planned(action: Action) -> ProbeSet:
-    probes = getattr(action.do, "__self__", None)
-    assert isinstance(probes, ProbeSet)  # noqa: S101 - the plan is this module's own
-    return probes
+def _planned(action: Action) -> AgentSet:
+    wanted = getattr(action.do, "__self__", None)
+    assert isinstance(wanted, AgentSet)  # noqa: S101 - the plan is this module's own
+    return wanted
 
 
-def _measure(
-    ctx: Context, probes: ProbeSet, pods: list[Obj], facts: Mapping[str, HostFacts]
-) -> list[Check]:
+def _measure(ctx: Context, found: Agents, facts: Mapping[str, HostFacts]) -> list[Check]:
     before = network_now(ctx, facts)
-    by_node = {pod["spec"]["nodeName"]: pod for pod in pods}
-    addresses = {node: pod.get("status", {}).get("podIP", "") for node, pod in by_node.items()}
+    addresses = found.addresses()
     kube = ctx.kube()
     node_cidrs = {
         node["metadata"]["name"]: node.get("spec", {}).get("podCIDR", "")
         for node in kube.items("/api/v1/nodes")
     }
-    judged = [_exists(node, by_node.get(node)) for node in probes.nodes]
-    judged += checks.pods(pods, before, ctx.params, ctx.plugin, node_cidrs=node_cidrs)
+    judged = [_exists(node, found) for node in found.nodes]
+    judged += checks.pods(found.pods, before, ctx.params, ctx.plugin, node_cidrs=node_cidrs)
 
-    alive = [node for node in probes.nodes if addresses.get(node)]
+    alive = [node for node in found.nodes if node in addresses]
     ctx.waiting("cluster", f"pinging {len(alive) * (len(alive) - 1)} ordered pairs of pods")
-    told = fan_out(lambda node: _ping_from(ctx, probes, node, addresses, alive), alive)
-    heard = {pair: how for found in told.raise_first().values() for pair, how in found.items()}
-    judged += checks.reachability(probes.nodes, heard)
+    told = fan_out(lambda node: _ping_from(found, node, addresses, alive), alive)
+    heard = {pair: how for each in told.raise_first().values() for pair, how in each.items()}
+    judged += checks.reachability(found.nodes, heard)
     sent = {node: sum(h.sent for (source, _), h in heard.items() if source == node)
             for node in alive}  # fmt: skip
     after = network_now(ctx, facts)
     judged += checks.device_counters(before, after, ctx.plugin, sent)
-    return [*judged, *_names(ctx, probes, alive)]
+    return [*judged, *_names(ctx, found, alive)]
 
 
 def _ping_from(
-    ctx: Context, probes: ProbeSet, source: str, addresses: Mapping[str, str], alive: Sequence[str]
+    found: Agents, source: str, addresses: Mapping[str, str], alive: Sequence[str]
 ) -> dict[tuple[str, str], Heard]:
     """Return how a node's pod fared with every other one.
 
@@ -117,16 +114,16 @@ def _ping_from(
         return {}
     cmd = ping.sweep([addresses[target] for target in targets], count=PACKETS, interval=INTERVAL)
     try:
-        result = in_pod(ctx, probes, source, cmd)
+        result = found.run(source, cmd)
     except (ApiError, CommandError) as error:
         why = error.message.splitlines()[0]
         return {(source, target): Heard(PACKETS, 0, why) for target in targets}
     swept = ping.parse_sweep(result.stdout, count=PACKETS)
-    found = {}
-    for target in targets:
-        if addresses[target] in swept:
-            found[source, target] = _heard(swept[addresses[target]])
-    return found
+    return {
+        (source, target): _heard(swept[addresses[target]])
+        for target in targets
+        if addresses[target] in swept
+    }
 
 
 def _heard(samples: Sequence[ping.Sample]) -> Heard:
@@ -135,14 +132,14 @@ def _heard(samples: Sequence[ping.Sample]) -> Heard:
     return Heard(PACKETS, got, ", ".join(reasons))
 
 
-def _names(ctx: Context, probes: ProbeSet, alive: list[str]) -> list[Check]:
+def _names(ctx: Context, found: Agents, alive: list[str]) -> list[Check]:
     """Return for each node whether its pods get a name's address, by way of a ClusterIP."""
     wanted = str(ctx.params.service_cidr.network_address + 1)
 
     def look_up(node: str) -> str:
         cmd = dns.command(NAME)
         try:
-            result = in_pod(ctx, probes, node, cmd)
+            result = found.run(node, cmd)
         except (ApiError, CommandError) as error:
             return error.message.splitlines()[0]
         answer = dns.parse(result.stdout + result.stderr)
@@ -165,17 +162,16 @@ def _names(ctx: Context, probes: ProbeSet, alive: list[str]) -> list[Check]:
     ]
 
 
-def _exists(node: str, pod: Obj | None) -> Check:
-    phase = (pod or {}).get("status", {}).get("phase", "no pod")
-    running = phase == "Running" and bool((pod or {}).get("status", {}).get("podIP"))
+def _exists(node: str, found: Agents) -> Check:
+    why = found.missing.get((node, "pod"), "")
     return Check(
         "verify.probe-pod",
         node,
-        Status.PASS if running else Status.FAIL,
+        Status.FAIL if why else Status.PASS,
         "a pod made now runs and has an address",
-        got=str(phase) if not running else str((pod or {})["status"]["podIP"]),
-        expected="" if running else "Running, with an address",
-        remedy=""
-        if running
-        else "kubectl get events -A: the reason stands in FailedCreatePodSandBox or Failed",
+        got=why or found.agent(node).address,
+        expected="Running, with an address" if why else "",
+        remedy="kubectl get events -A: the reason stands in FailedCreatePodSandBox or Failed"
+        if why
+        else "",
     )

@@ -298,7 +298,7 @@ def stage_ends(run_dir: Path | None) -> dict[str, dict[str, Any]]:
 def told(run_dir: Path | None, kind: str) -> list[tuple[str, str]]:
     """Return (host, what) of the `planned` or `change` lines, probe namespaces without number."""
     return [
-        (line["host"], re.sub(r"kit-probe-\w+", "kit-probe", line["data"]["what"]))
+        (line["host"], re.sub(r"kit-diagnose-\w+", "kit-diagnose", line["data"]["what"]))
         for line in lines(run_dir)
         if line["kind"] == kind
     ]

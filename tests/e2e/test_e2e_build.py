@@ -63,7 +63,10 @@ def test_run_json_has_verdict_and_provenance(built: Done) -> None:
 def test_journal_has_every_stage_in_order(built: Done) -> None:
     assert list(stage_ends(built.run_dir)) == [stage.name for stage in STAGES]
     assert {end["verdict"] for end in stage_ends(built.run_dir).values()} == {"PASS"}
-    latency = ("create namespace kit-probe", "remove namespace kit-probe")  # once more, unplanned
+    latency = (
+        "create namespace kit-diagnose",
+        "remove namespace kit-diagnose",
+    )  # once more, unplanned
     planned, changed = (told(built.run_dir, kind) for kind in ("planned", "change"))
     assert len([what for _, what in changed if what.startswith(latency)]) == 4
     assert sorted(set(planned)) == sorted(set(changed))

@@ -181,7 +181,7 @@ class TestManifest:
             done = partly.stage(name).failed(8, "Gizmo", "every object of the plugin's manifest")
             done.kept()
             assert stage_ends(done.run_dir)[name]["verdict"] == "FAIL"
-        assert not [name for name in kit.namespaces() if "kit-probe" in name]
+        assert not [name for name in kit.namespaces() if "kit-diagnose" in name]
 
 
 class TestTraces:

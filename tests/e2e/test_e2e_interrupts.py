@@ -105,7 +105,7 @@ def nothing_is_left_in_the_cluster(kit: Kit, name: str) -> None:
         ]
         assert not left, f"{host}: {left}"
     if name in ("ready", "verify"):
-        assert not [space for space in kit.namespaces() if "kit-probe" in space]
+        assert not [space for space in kit.namespaces() if "kit-diagnose" in space]
 
 
 @pytest.mark.parametrize(
