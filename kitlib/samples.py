@@ -68,7 +68,10 @@ SAMPLE_COLUMNS: Mapping[str, Column] = {
     "dst_ip": Column("str", "address that was asked; of `dns_*` the DNS server's"),
     "path": _PATH,
     "seq": Column("int64", "number of the sample in its command, counted from 1"),
-    "rtt_ms": Column("float64", "the measured time, milliseconds; NaN exactly where lost"),
+    "rtt_ms": Column(
+        "float64",
+        "the measured time, milliseconds; NaN where lost, or where the tool does not time",
+    ),
     "lost": Column("bool", "no answer came in time, or it was refused"),
     "duplicate": Column("bool", "a further reply to a packet that was already answered", False),
     "reordered": Column("bool", "the reply came after that to a packet sent later", False),

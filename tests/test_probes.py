@@ -2,56 +2,106 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from probekit import PARSERS
 
 from kitlib.errors import ParseError
-from kitlib.probes import dns, http, ping
+from kitlib.probes import curl, dig, dns, fping, http, iperf3, mtu, ping, routes, tcp, tools
+from kitlib.probes.timed import Sample, rows
+from kitlib.samples import PROBES
 
 DATA = Path(__file__).parent / "data" / "probes"
 
 
-def cases(probe: str) -> list[Any]:
-    listed = yaml.safe_load((DATA / f"{probe}.yaml").read_text())
-    return [pytest.param(case, id=case["name"]) for case in listed]
+@lru_cache
+def cases(*tools: str) -> list[Any]:
+    found = []
+    for path in sorted(DATA.glob("*/*.yaml")):
+        tool = path.parent.name
+        for case in yaml.safe_load(path.read_text()) if not tools or tool in tools else ():
+            found.append(pytest.param(tool, case, id=f"{tool}/{path.stem}: {case['name']}"))
+    return found
 
 
-@pytest.mark.parametrize("case", cases("ping"))
-def test_ping(case: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("tool", "case"), cases())
+def test_what_was_printed_is_read_as_what_it_says(tool: str, case: dict[str, Any]) -> None:
+    assert case["printed_by"], "a case says which release printed it, or that it is made by hand"
     if "error" in case:
         with pytest.raises(ParseError, match=case["error"]):
-            ping.parse(case["text"], count=case["count"])
+            PARSERS[tool](case)
         return
-    wanted = []
-    for seq, rtt, *more in case["samples"]:
-        duplicate = more == ["duplicate"]
-        reason = more[0] if more and not duplicate else ""
-        wanted.append(ping.Sample(seq, rtt, duplicate, reason))
-    assert ping.parse(case["text"], count=case["count"]) == wanted
+    assert PARSERS[tool](case) == case["expect"]
 
 
-@pytest.mark.parametrize("case", cases("dns"))
-def test_dns(case: dict[str, Any]) -> None:
-    if "error" in case:
-        with pytest.raises(ParseError, match=case["error"]):
-            dns.parse(case["text"])
+def test_every_tool_has_cases_and_every_parser_one_that_it_refuses() -> None:
+    tools_there = {path.name for path in DATA.iterdir()}
+    assert tools_there == set(PARSERS)
+    refused = {case.values[0] for case in cases() if "error" in case.values[1]}
+    assert refused == set(PARSERS) - {"iperf3_server"}  # whatever it says is why
+
+
+ALTERED = st.tuples(
+    st.sampled_from(["drop", "twice", "cut", "replace"]),
+    st.integers(0, 10_000),
+    st.text(st.sampled_from("0123456789.:-~#() usecmqtrip=\n"), max_size=12),
+)
+
+
+def altered(text: str, change: tuple[str, int, str]) -> str:
+    """Return a text with a line left out or twice, broken off, or something else put in."""
+    what, place, words = change
+    lines = text.splitlines(keepends=True)
+    if not lines:
+        return words
+    at = place % len(lines)
+    if what == "drop":
+        return "".join(lines[:at] + lines[at + 1 :])
+    if what == "twice":
+        return "".join(lines[: at + 1] + lines[at:])
+    spot = place % len(text)
+    return text[:spot] if what == "cut" else text[:spot] + words + text[spot + len(words) :]
+
+
+@pytest.mark.parametrize("tool", sorted(PARSERS))
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_text_is_a_traceback_and_no_number_comes_from_nowhere(tool: str, data: Any) -> None:
+    case = dict(data.draw(st.sampled_from([each.values[1] for each in cases(tool)])))
+    key = "stderr" if tool == "wget" else "text"
+    case[key] = (
+        data.draw(st.text(max_size=200))
+        if data.draw(st.integers(0, 9)) == 0
+        else altered(case[key], data.draw(ALTERED))
+    )
+    try:
+        told = PARSERS[tool](case)
+    except ParseError:
         return
-    answer = dns.parse(case["text"])
-    assert answer.server == case["server"]
-    assert answer.addresses == tuple(case.get("addresses", ()))
-    assert answer.error == case.get("failure", "")
-    assert answer.ok == ("addresses" in case)
+    for line in _times(told) if tool != "curl" else ():
+        ms = float(line.split()[1])
+        said = {f"{float(each):g}" for each in re.findall(r"\d+(?:\.\d+)?", case[key])}
+        assert f"{ms:g}" in said or f"{ms * 1000:g}" in said, f"{line}: not in the text"
 
 
-@pytest.mark.parametrize("case", cases("http"))
-def test_http(case: dict[str, Any]) -> None:
-    answer = http.parse(case["stdout"], case["stderr"], case["exit_status"])
-    wanted = (case["ok"], case.get("body", ""), case.get("status"), case.get("failure", ""))
-    assert (answer.ok, answer.body, answer.status, answer.error) == wanted
+def _times(told: Any) -> list[str]:
+    """Return the timed samples of ping, fping and dig. (curl's are differences.)"""
+    if isinstance(told, dict):
+        told = told["times"] if "times" in told else [x for v in told.values() for x in _list(v)]
+    return [each for each in _list(told) if re.match(r"\d+ \d[\d.]*(?: |$)", str(each))]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def test_the_commands_only_read_and_end_by_themselves() -> None:
@@ -59,26 +109,37 @@ def test_the_commands_only_read_and_end_by_themselves() -> None:
     assert str(pings) == "ping -c 3 -i 0.2 -W 2 10.244.1.2"
     assert str(dns.command("kubernetes.default")) == "nslookup kubernetes.default"
     assert str(dns.command("a.b", server="10.96.0.10")) == "nslookup a.b 10.96.0.10"
-    assert str(http.command("http://p2/hostname")) == "wget -qO- -T 5 http://p2/hostname"
-    for cmd in (pings, dns.command("a"), http.command("http://a")):
+    assert str(http.command("http://p2/hostname")) == "timeout 5 wget -qO- http://p2/hostname"
+    listed = [
+        pings, dns.command("a"), http.command("http://a"), tools.command(),
+        fping.command(["10.0.0.1"], count=3), tcp.command("10.0.0.1", 80),
+        curl.command("http://10.0.0.1/", count=20, timeout=2),
+        dig.command("a.b", "10.96.0.10", count=20, timeout=2),
+        mtu.command("10.0.0.1"), routes.command(["10.0.0.1"]),
+        iperf3.server(5201, seconds=9), iperf3.command("10.0.0.1", 5201, seconds=3),
+    ]  # fmt: skip
+    for cmd in listed:
         assert not cmd.mutates
         assert cmd.timeout is not None
     # the runner must not cut off what the command itself still waits for
     assert (pings.timeout or 0) > 3 * 0.2 + 2
+    assert (curl.command("http://a/", count=20, timeout=2).timeout or 0) > 20 * 2
+    assert (dig.command("a", "b", count=20, timeout=2).timeout or 0) > 20 * 2
+    assert (iperf3.command("a", 1, seconds=3).timeout or 0) > iperf3.WARM_UP + 3
 
 
 def test_rows_mark_the_warm_up_and_count_time_from_the_start() -> None:
-    sent = [ping.Sample(1, 0.5), ping.Sample(2, None, reason="Network is unreachable")]
-    rows = ping.rows(
+    sent = [Sample(1, 0.5), Sample(2, None, reason="Network is unreachable")]
+    made = rows(
         sent, round=4, src="a", dst="b", src_ip="10.0.0.1", dst_ip="10.0.0.2", path="pod",
         started=1000.0, interval=0.2, warmup=1,
     )  # fmt: skip
-    assert [row["warmup"] for row in rows] == [True, False]
-    assert [row["lost"] for row in rows] == [False, True]
-    assert [row["t"] for row in rows] == [1000.0, 1000.2]
-    assert rows[1]["reason"] == "Network is unreachable"
-    assert rows[1]["rtt_ms"] is None
-    assert {row["round"] for row in rows} == {4}
+    assert [row["warmup"] for row in made] == [True, False]
+    assert [row["lost"] for row in made] == [False, True]
+    assert [row["t"] for row in made] == [1000.0, 1000.2]
+    assert made[1]["reason"] == "Network is unreachable"
+    assert made[1]["rtt_ms"] is None
+    assert {row["round"] for row in made} == {4}
 
 
 PINGED = """\
@@ -114,7 +175,7 @@ def test_a_sweep_pings_every_address_whatever_becomes_of_another_one(
     found = ping.parse_sweep(done.stdout, count=2)
     assert sorted(found) == sorted(addresses)
     assert found.pop("10.0.0.2") == [
-        ping.Sample(seq, None, reason="Network is unreachable") for seq in (1, 2)
+        Sample(seq, None, reason="Network is unreachable") for seq in (1, 2)
     ]
     for samples in found.values():
         assert [sample.rtt_ms for sample in samples] == [0.545, 0.168]
@@ -130,3 +191,36 @@ def test_a_sweep_that_was_cut_short_says_only_what_it_did() -> None:
     assert ping.parse_sweep("", count=2) == {}
     with pytest.raises(ParseError, match="no statistics line"):
         ping.parse_sweep(whole + "# 10.0.0.2\nPING 10.0.0.2 (10.0.0.2) 56(84)\n", count=2)
+
+
+def test_every_probe_of_a_record_has_a_tool_and_every_choice_a_module_that_is_there() -> None:
+    assert set(tools.CHOICES) == set(PROBES)
+    for row in tools.CHOICES.values():
+        for each in row:
+            module = importlib.import_module(f"kitlib.probes.{each.module}")
+            assert callable(module.command)
+            assert callable(module.parse)
+
+
+def test_of_several_tools_the_first_choice_is_taken_and_none_has_a_remedy() -> None:
+    everything = {each.tool for row in tools.CHOICES.values() for each in row}
+    chosen = tools.choose("http", everything)
+    assert chosen is not None
+    assert (chosen.tool, chosen.timed) == ("curl", True)
+    chosen = tools.choose("http", {"wget", "ping"})
+    assert chosen is not None
+    assert (chosen.tool, chosen.timed) == ("wget", False)
+    assert tools.choose("tcp_rr", {"wget", "nc"}) is None
+    said = tools.remedy("dns_cluster_udp", "an.image:1")
+    assert said.startswith("set diagnose.image to one that has dig or nslookup; an.image:1 ")
+
+
+def test_an_answer_without_a_time_is_not_lost() -> None:
+    (row,) = rows(
+        [Sample(1, None, untimed=True, server="worker-1")], round=1, src="a", dst="b", src_ip="",
+        dst_ip="10.0.0.2", path="pod", started=1.0, side_by_side=2,
+    )  # fmt: skip
+    assert (row["lost"], row["rtt_ms"], row["server"], row["side_by_side"]) == (
+        False, None, "worker-1", 2,
+    )  # fmt: skip
+    assert set(row) == set(PROBES["http"].columns)

@@ -1,4 +1,4 @@
-"""Name resolution inside a pod: nslookup of BusyBox (old and new) and of BIND."""
+"""Name resolution inside a pod, untimed: nslookup of BusyBox (old and new) and of BIND."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd
 from kitlib.errors import ParseError
+from kitlib.probes.timed import Sample
 
-__all__ = ["Answer", "command", "parse"]
+__all__ = ["Answer", "command", "parse", "sample"]
 
 _SERVER = re.compile(r"^Server:\s*(\S+)", re.M)
 _ADDRESS = re.compile(r"^Address(?:es)?(?: \d+)?:\s*(\S+)", re.M)
@@ -17,8 +18,9 @@ _FAILURES = (
     re.compile(r"^\*\* server can't find .+?: (?P<why>\S+)", re.M),
     re.compile(r"^;; (?P<why>connection timed out; no servers could be reached)", re.M),
     re.compile(r"^;; communications error to \S+: (?P<why>.+)$", re.M),
+    re.compile(r"^;; UDP setup with .+? failed: (?P<why>.+?)\.?$", re.M),
     re.compile(r"^\*\*\* Can't find .+?: (?P<why>.+)$", re.M),
-    re.compile(r"^nslookup: (?P<why>can't resolve .+|write to .+)$", re.M),
+    re.compile(r"^nslookup: (?P<why>can't (?:resolve|connect) .+|write to .+)$", re.M),
 )
 
 
@@ -68,8 +70,15 @@ def parse(text: str) -> Answer:
     for failure in _FAILURES:
         if found := failure.search(text):
             return Answer(where, (), found["why"].strip())
+    if server and not named and text.endswith("\n\n\n"):  # BusyBox, on an answer without any
+        return Answer(where, (), "no address in the answer")
     last = (text.strip().splitlines() or ["nothing"])[-1]
     raise ParseError(f"nslookup: not an answer: {last}", remedy="see the command's raw record")
+
+
+def sample(answer: Answer) -> Sample:
+    """Return the answer as one sample without a time: nslookup does not say how long it took."""
+    return Sample(1, None, reason=answer.error, server=answer.server, untimed=answer.ok)
 
 
 def _is_address(text: str) -> bool:

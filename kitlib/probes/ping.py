@@ -1,17 +1,18 @@
 """ICMP round trips: the ping command and what iputils and BusyBox print about it.
 
-Lost packets are rows like any other (`lost` is true, there is no round-trip time), so that loss
-is counted from the same data as latency and no sentinel value can slip into a percentile.
+Round-trip times are ping's own, from the moment of sending to that of the kernel's receipt. Replies
+stand in the text in the order of their arrival: one whose number is lower than one before it was
+overtaken on the way.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes.timed import Sample, rows
 
 __all__ = ["Sample", "command", "parse", "parse_sweep", "rows", "sweep"]
 
@@ -28,40 +29,22 @@ _SWEEP = (
 _SWEPT = re.compile(r"^# (\S+)$", re.M)
 _HEADER = re.compile(r"^PING \S+", re.M)
 _REPLY = re.compile(
-    r"^\d+ bytes from (?:\S+ \()?[0-9a-fA-F.:]+?\)?: (?P<word>icmp_seq|seq)=(?P<seq>\d+) .*?"
-    r"time[=<](?P<ms>[\d.]+) ms(?P<tail>.*)$",
+    r"^\d+ bytes from (?:\S+ \()?[0-9a-fA-F.:]+?\)?: (?P<word>icmp_seq|seq)=(?P<seq>\d{1,9}) "
+    r".*?time[=<](?P<ms>\d+(?:\.\d+)?) ms(?P<tail>.*)$",
     re.M,
 )
-_REFUSED = re.compile(r"^From (?P<by>\S+).* icmp_seq=(?P<seq>\d+) (?P<why>.+)$", re.M)
-_TOTALS = re.compile(r"^(?P<sent>\d+) packets transmitted, \d+ (?:packets )?received", re.M)
+_REFUSED = re.compile(r"^From (?P<by>\S+).* icmp_seq=(?P<seq>\d{1,9}) (?P<why>.+)$", re.M)
+_TOTALS = re.compile(
+    r"^(?P<sent>\d{1,9}) packets transmitted, (?P<received>\d{1,9}) (?:packets )?received", re.M
+)
 _UNSENT = re.compile(
     r"^ping: (?:(?:connect|sendmsg|sendto): )?"
     r"(?P<why>Network is unreachable|No route to host|Network unreachable"
-    r"|Operation not permitted|Invalid argument|Message too long)\s*$",
+    r"|Operation not permitted|Permission denied|Invalid argument|Message too long"
+    r"|Do you want to ping broadcast\?.*"
+    r"|local error: [Mm]essage too long, mtu=\d+)\s*$",
     re.M,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One packet that was sent.
-
-    Attributes:
-        seq: Its number in the run, counted from 1 (BusyBox counts from 0; that is evened out).
-        rtt_ms: Round-trip time in milliseconds; None when no reply came.
-        duplicate: True for a second reply to a packet that was already answered.
-        reason: Why no reply came, where a router or the kernel said so.
-    """
-
-    seq: int
-    rtt_ms: float | None
-    duplicate: bool = False
-    reason: str = ""
-
-    @property
-    def lost(self) -> bool:
-        """True when no reply came."""
-        return self.rtt_ms is None
 
 
 def command(address: str, *, count: int = 20, interval: float = 0.2, timeout: int = 2) -> Cmd:
@@ -122,7 +105,8 @@ def parse(text: str, *, count: int) -> list[Sample]:
         count: How many packets were asked for; all of them are lost when none could be sent.
 
     Raises:
-        ParseError: The text is not ping's, or ends before its statistics.
+        ParseError: The text is not ping's, ends before its statistics, or its statistics do not
+            agree with its replies.
     """
     unsent = _UNSENT.search(text)
     totals = _TOTALS.search(text)
@@ -130,66 +114,33 @@ def parse(text: str, *, count: int) -> list[Sample]:
         if unsent is None:
             last = (text.strip().splitlines() or ["nothing"])[-1]
             what = "no statistics line" if _HEADER.search(text) else "not the output of ping"
-            raise ParseError(f"ping: {what}: {last}", remedy="see the command's raw record")
+            raise _strange(f"{what}: {last}")
         return [Sample(seq, None, reason=unsent["why"]) for seq in range(1, count + 1)]
+    sent = int(totals["sent"])
+    if sent > count:
+        raise _strange(f"{count} packets were asked for, not {sent}")
     replies = list(_REPLY.finditer(text))
     shift = 1 if any(reply["word"] == "seq" for reply in replies) else 0
     answers: dict[int, list[Sample]] = {}
+    furthest = 0
     for reply in replies:
         seq = int(reply["seq"]) + shift
+        if not 1 <= seq <= sent:
+            raise _strange(f"a reply to a packet that was never sent: {reply[0]}")
         seen = answers.setdefault(seq, [])
         again = bool(seen) or "DUP!" in reply["tail"]
-        seen.append(Sample(seq, float(reply["ms"]), duplicate=again))
+        late = seq < furthest and not again
+        furthest = max(furthest, seq)
+        seen.append(Sample(seq, float(reply["ms"]), duplicate=again, reordered=late))
+    if int(totals["received"]) != len(answers):
+        raise _strange(f"{totals['received']} replies were counted, {len(answers)} are in the text")
     refusals = {int(line["seq"]): line["why"].strip() for line in _REFUSED.finditer(text)}
     samples: list[Sample] = []
-    for seq in range(1, int(totals["sent"]) + 1):
+    for seq in range(1, sent + 1):
         why = refusals.get(seq, unsent["why"] if unsent else "")
         samples += answers.get(seq) or [Sample(seq, None, reason=why)]
     return samples
 
 
-def rows(
-    samples: Iterable[Sample],
-    *,
-    round: int,
-    src: str,
-    dst: str,
-    src_ip: str,
-    dst_ip: str,
-    path: str,
-    started: float,
-    interval: float,
-    warmup: int = 1,
-) -> list[dict[str, object]]:
-    """Return the samples as rows for `samples.write_samples`.
-
-    Args:
-        samples: What `parse` returned.
-        round: The number of the measuring round.
-        src: Name of the node that sent.
-        dst: Name of the node that was asked.
-        src_ip: Address that sent; empty when it is not known.
-        dst_ip: Address that was asked.
-        path: `pod` (pod to pod) or `host` (host to host, the baseline).
-        started: Unix time at which the command started; `t` is computed from it and `interval`.
-        interval: Seconds between two packets.
-        warmup: So many first packets are marked: they pay for ARP and connection tracking.
-    """
-    return [
-        {
-            "round": round,
-            "src": src,
-            "dst": dst,
-            "src_ip": src_ip,
-            "dst_ip": dst_ip,
-            "path": path,
-            "seq": sample.seq,
-            "rtt_ms": sample.rtt_ms,
-            "lost": sample.lost,
-            "duplicate": sample.duplicate,
-            "warmup": sample.seq <= warmup,
-            "reason": sample.reason,
-            "t": started + (sample.seq - 1) * interval,
-        }
-        for sample in samples
-    ]
+def _strange(what: str) -> ParseError:
+    return ParseError(f"ping: {what}", remedy="see the command's raw record")
