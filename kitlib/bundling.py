@@ -169,7 +169,7 @@ class _Collector:
         plugin = self._session.plugin
         if manifest:
             wanted += images_of(prepare(read(manifest, where), plugin, params, where=where).objects)
-        wanted.append(params.probe.image)
+        wanted += [params.probe.image, params.diagnose.image]
         folder, names = f"{WORK}/images", {}
         for image in dict.fromkeys(parse_image(each).full for each in wanted):
             file = names[image] = image_file_name(image)

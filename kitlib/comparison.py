@@ -234,8 +234,8 @@ def _one(
             try:
                 with session.exclusive():
                     _build_and_measure(session, plan)
-            except KeyboardInterrupt:
-                error = Interrupted("interrupted")
+            except KeyboardInterrupt as interrupt:
+                error = Interrupted.by(interrupt)
             except KitError as failure:
                 error = failure
         where = session.journal.stage

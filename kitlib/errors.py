@@ -255,6 +255,18 @@ class Interrupted(KitError):
     exit_code = 130
     kind = "interrupted"
 
+    @classmethod
+    def by(cls, interrupt: KeyboardInterrupt, what: str = "", *, remedy: str = "") -> Interrupted:
+        """Return what a person is told of an interrupt.
+
+        Args:
+            interrupt: It; its own text says what could not be put right any more.
+            what: What was interrupted.
+            remedy: What the reader can do about it.
+        """
+        head = f"{what}: interrupted" if what else "interrupted"
+        return cls("\n  ".join(filter(None, (head, str(interrupt)))), remedy=remedy)
+
 
 def exit_codes() -> dict[int, str]:
     """Return exit code -> meaning, in order; a shared code has its common ancestor's meaning."""

@@ -135,7 +135,7 @@ def execute(
         finally:
             shutil.rmtree(sockets, ignore_errors=True)
     if interrupted:
-        raise Interrupted(f"{notebook.name}: interrupted") from error
+        raise Interrupted.by(_interrupt(error), notebook.name) from error
     if error is not None:
         raise _as_kit_error(notebook, output, error) from error
 
@@ -209,6 +209,14 @@ def _signal(kernels: Sequence[Any], number: int) -> bool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
     return bool(pids)
+
+
+def _interrupt(error: BaseException | None) -> KeyboardInterrupt:
+    """Return the interrupt of a notebook, with what it said of what could not be put right."""
+    name, text = getattr(error, "ename", ""), str(getattr(error, "evalue", ""))
+    if name == Interrupted.__name__:  # a stage's: `stage: interrupted`, then that, then a remedy
+        text = text.partition("\n  remedy: ")[0].partition("\n  ")[2]
+    return KeyboardInterrupt(*filter(None, [text]))
 
 
 def _as_kit_error(notebook: Notebook, output: Path, error: BaseException) -> KitError:

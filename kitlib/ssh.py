@@ -232,6 +232,8 @@ class Ssh:
                     )
                 except (SSHException, OSError, EOFError, AttributeError):
                     return  # closing the socket tells the client
+                # A small answer in two pieces would wait for the first one's acknowledgement.
+                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 _splice(self.request, channel)
 
         class Server(socketserver.ThreadingTCPServer):

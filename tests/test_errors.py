@@ -73,6 +73,14 @@ def test_every_public_error_is_exported():
     assert named <= set(errors.__all__)
 
 
+def test_an_interrupt_says_what_could_not_be_put_right():
+    plain = errors.Interrupted.by(KeyboardInterrupt(), "verify", remedy="run it again")
+    assert str(plain) == "verify: interrupted\n  remedy: run it again"
+    assert errors.Interrupted.by(KeyboardInterrupt()).message == "interrupted"
+    left = errors.Interrupted.by(KeyboardInterrupt("x is still there: delete it"), "verify")
+    assert left.message == "verify: interrupted\n  x is still there: delete it"
+
+
 def test_the_remedy_is_a_line_of_its_own():
     assert str(KitError("worker-1: x: y")) == "worker-1: x: y"
     assert str(KitError("worker-1: x: y", remedy="do z")) == "worker-1: x: y\n  remedy: do z"

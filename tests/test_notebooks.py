@@ -7,6 +7,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -257,6 +258,22 @@ def test_a_defect_in_a_notebook_is_a_failure_of_the_kit_with_its_traceback_kept(
     assert type(caught.value) is KitError
     assert str(tmp_path / "out.ipynb") in caught.value.remedy
     assert "ZeroDivisionError" in (tmp_path / "out.ipynb").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("KeyboardInterrupt", "", ""),
+        ("KeyboardInterrupt", "x is still there", "x is still there"),
+        ("Interrupted", "verify: interrupted\n  remedy: run it again", ""),
+        ("Interrupted", "verify: interrupted\n  x is there\n  remedy: run it again", "x is there"),
+        ("ApiError", "no answer", "no answer"),
+    ],
+)
+def test_an_interrupted_notebook_says_what_could_not_be_put_right(name, value, told):
+    error = SimpleNamespace(ename=name, evalue=value)
+    assert str(notebooks._interrupt(error)) == told
+    assert str(notebooks._interrupt(None)) == ""
 
 
 def test_a_kernel_that_dies_is_told(tmp_path, sockets):

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 from sshkit import Door, Server, echo_server, known_hosts, ssh_to, write_key
 
+from kitlib import ssh as module
 from kitlib.command import Cmd, Secret, script
 from kitlib.errors import CommandError, ConnectError, HostKeyError, HostLoginError
 from kitlib.hostkeys import fetch_host_key, known_keys
@@ -236,6 +237,26 @@ def test_a_forward_carries_data_both_ways(ssh):
                 got += client.recv(65536)
             sender.join()
             assert got == big.upper()
+
+
+def test_a_forward_keeps_no_small_answer_back(ssh, monkeypatch):
+    """Else an answer in two pieces takes as long as a delayed acknowledgement."""
+    splice, seen = module._splice, []
+
+    def noting(sock, channel):
+        seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        splice(sock, channel)
+
+    monkeypatch.setattr(module, "_splice", noting)
+    with (
+        echo_server() as port,
+        ssh.forward("worker-1", "127.0.0.1", port) as here,
+        socket.create_connection(("127.0.0.1", here), timeout=10) as client,
+    ):
+        client.sendall(b"x")
+        assert client.recv(10) == b"X"
+    assert all(seen)
+    assert seen
 
 
 def test_a_forward_ends_with_its_block(ssh):

@@ -27,8 +27,8 @@ def main() -> None:
         code = app(prog_name="kit", standalone_mode=False)
     except KitError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        _fail(Interrupted("interrupted"))
+    except KeyboardInterrupt as interrupt:
+        _fail(Interrupted.by(interrupt))
     except typer.Abort:
         _fail(Interrupted("nothing was done"))
     except Exception as error:

@@ -168,10 +168,11 @@ class StageRun:
         self._in_guard = True
         try:
             yield
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self._end(Verdict.INTERRUPTED, "interrupted")
-            raise Interrupted(
-                f"{self.stage.name}: interrupted",
+            raise Interrupted.by(
+                interrupt,
+                self.stage.name,
                 remedy="run the build again: it goes on from what is true on the hosts",
             ) from None
         except KitError as error:

@@ -110,6 +110,7 @@ def test_a_bundle_and_then_a_build_whose_hosts_have_no_route_out(
     images = {each["name"] for each in data["images"]}
     assert {"k8s.gcr.io/pause:3.5", "k8s.gcr.io/kube-apiserver:v1.22.3"} <= images
     assert any("flannel" in image for image in images)
+    assert {"docker.io/library/busybox:1.36", "docker.io/nicolaka/netshoot:v0.13"} <= images
     clean.call("bundle", "{params}", str(target)).failed(2, "not an empty directory")
 
     clean.everywhere(BARE)

@@ -1,0 +1,128 @@
+"""Measuring agents on a cluster of the lab: what they reach, and an API that goes away."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from kit_help import Kit
+from lab_help import HOSTS, until
+
+from kitlib.command import Cmd, script
+from kitlib.errors import ApiError
+from kitlib.fanout import fan_out
+from kitlib.lab import verbs
+from kitlib.session import Session
+from kitlib.stages import agents as module
+from kitlib.stages.agents import Agents, AgentSet, agents
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
+
+CONTROL_PLANE, WORKER_1, _ = HOSTS
+
+
+def page(found: Agents, source: str, address: str, path: str = "pod") -> str:
+    fetch = Cmd.of("curl", "-s", "-S", "--max-time", "10", f"http://{address}/", timeout=30)
+    return found.run(source, fetch, path).stdout
+
+
+def spaces(kit: Kit) -> list[str]:
+    return [name for name in kit.namespaces() if "kit-diagnose" in name]
+
+
+def test_agents_on_both_networks(kit: Kit) -> None:
+    kit.stand("join")
+    with kit.session() as session:
+        ctx = session.context
+        wanted = AgentSet.of(ctx, host_network=True)
+        with agents(ctx, wanted) as found:
+            found.require()
+            assert spaces(kit) == [f"namespace/{wanted.namespace}"]
+            assert found.addresses("host") == {
+                host.name: host.node_address for host in session.inventory
+            }
+            assert all(found.serves(node, path) for node in HOSTS for path in ("pod", "host"))
+            for node in HOSTS:
+                for target in HOSTS:
+                    for path in ("pod", "host"):
+                        address = f"{found.addresses(path)[target]}:{found.port}"
+                        assert page(found, node, address, path) == f"{target}\n"
+                assert page(found, node, found.service_address).strip() in HOSTS
+
+            def count(node: str) -> list[str]:
+                asked = [script("echo $1 $(hostname)", str(n)) for n in range(20)]
+                return [found.run(node, each).stdout for each in asked]
+
+            said = fan_out(count, HOSTS).raise_first()
+            assert {len(set(lines)) for lines in said.values()} == {20}
+            slow = Cmd.of("sleep", f"{os.getpid()}.125")
+            thread = threading.Thread(target=run_until_lost, args=(found, slow))
+            thread.start()
+            until(lambda: str(slow) in kit.on(WORKER_1, "ps -eo args"), 20)
+        thread.join(20)
+        assert not thread.is_alive()
+        assert spaces(kit) == []
+        assert str(slow) not in kit.on(WORKER_1, "ps -eo args"), "it ended with its agent"
+
+
+def run_until_lost(found: Agents, cmd: Cmd) -> None:
+    with pytest.raises(ApiError):
+        found.run(WORKER_1, cmd)
+
+
+def lose_the_api(kit: Kit, session: Session) -> None:
+    """Return when the API does not answer any more."""
+    verbs.break_(kit.state_dir, "api-down", CONTROL_PLANE)
+
+    def is_away() -> bool:
+        try:
+            session.context.kube(wait=0)
+        except ApiError:
+            return True
+        return False
+
+    until(is_away, 30)
+
+
+def test_an_api_that_goes_away_and_comes_back_leaves_nothing(kit: Kit) -> None:
+    """While a command is to begin, and again while the namespace is to be removed."""
+    kit.stand("join")
+
+    def back_soon() -> threading.Timer:
+        timer = threading.Timer(2, verbs.heal, (kit.state_dir,))
+        timer.start()
+        return timer
+
+    with kit.session() as session:
+        wanted = AgentSet.of(session.context, server=False)
+        with agents(session.context, wanted) as found:
+            assert found.run(WORKER_1, Cmd.of("echo", "before")).ok
+            lose_the_api(kit, session)
+            timer = back_soon()
+            assert found.run(WORKER_1, Cmd.of("echo", "after")).stdout == "after\n"
+            timer.join()
+            lose_the_api(kit, session)
+            timer = back_soon()
+        timer.join()
+        assert spaces(kit) == []
+
+
+@pytest.mark.thorough
+def test_an_api_that_stays_away_is_said_and_the_next_run_sweeps(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit.stand("join")
+    monkeypatch.setattr(module, "GONE_SECONDS", 3.0)
+    with kit.session() as session:
+        wanted = AgentSet.of(session.context, server=False)
+        with pytest.raises(ApiError) as caught, agents(session.context, wanted):
+            lose_the_api(kit, session)
+        assert f"kubectl delete namespace {wanted.namespace}" in caught.value.remedy
+        verbs.heal(kit.state_dir)
+        session.context.kube(wait=60)
+        until(lambda: spaces(kit) == [f"namespace/{wanted.namespace}"], 60)
+        other = AgentSet.of(session.context, server=False)
+        with agents(session.context, other) as found:
+            found.require()
+        until(lambda: spaces(kit) == [], 60)
