@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from agentkit import NODES, FakeContext, FakeKube, cluster
 from podkit import Pod
 
@@ -119,6 +120,56 @@ def test_the_agents_server_answers_with_its_nodes_name(tmp_path: Path) -> None:
     assert asked[0].startswith("-f -p 18765 -h /")
     assert asked[1].startswith("python3 -m http.server 18765 --directory /")
     assert (tmp_path / "index.html").read_text() == "w-1\n"
+
+
+def test_the_documented_rights_are_enough_and_none_too_many(whole, monkeypatch) -> None:
+    """The ClusterRole of the README against what agents ask the API for."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    _, found, rest = text.partition("kind: ClusterRole\nmetadata: {name: network-diagnostics}\n")
+    assert found
+    rules = yaml.safe_load(rest.partition("```")[0])["rules"]
+    given = {
+        (each["apiGroups"][0], resource, verb)
+        for each in rules
+        for resource in each["resources"]
+        for verb in each["verbs"]
+    }
+    ctx, kube, _ = whole
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(module, "SERVING_SECONDS", 0.1)
+    ctx.params.timeouts.verify = 0.1
+    with agents(ctx, AgentSet.of(ctx, ("w-1", "gone"), host_network=True)) as used:
+        used.run("w-1", Cmd.of("true"))
+    monkeypatch.setattr(kube, "_place", lambda *_: None)
+    use_nothing = wanted(ctx, nodes=("w-1",))
+    with agents(ctx, use_nothing):
+        pass
+    asked = {each for call in kube.calls for each in rights(*call)}
+    assert asked <= given
+    spared = {("", "pods", "get"), ("", "nodes", "list"), ("", "events", "get"),
+              ("", "serviceaccounts", "list"), ("", "pods/exec", "create")}  # fmt: skip
+    assert given - asked == spared, "pods/exec: since 1.35 its GET needs create too"
+
+
+def rights(method: str, path: str) -> set[tuple[str, str, str]]:
+    """Return the rights that a request needs, as (group, resource, verb)."""
+    if path == "/readyz":
+        return set()
+    if method == "EXEC":
+        return {("", "pods/exec", "get")}
+    words = path.split("/")[1:]
+    group, words = (words[1], words[3:]) if words[0] == "apis" else ("", words[2:])
+    if len(words) > 2 and words[0] == "namespaces":
+        words = words[2:]
+    verb = {"POST": "create", "PUT": "update", "DELETE": "delete"}.get(method, "")
+    return {(group, words[0], verb or ("get" if len(words) == 2 else "list"))}
+
+
+def test_a_refusal_says_where_the_rights_are_listed(ctx) -> None:
+    ctx.api.before = failing(2, ApiError("POST: forbidden", status=403))
+    with pytest.raises(ApiError) as caught:
+        use(ctx)
+    assert "README.md" in caught.value.remedy
 
 
 # --- Agents that run -------------------------------------------------------------------------

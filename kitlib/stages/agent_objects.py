@@ -16,7 +16,10 @@ __all__ = [
     "daemon_set",
     "namespace",
     "node_of",
+    "path_of",
+    "runs",
     "service",
+    "why_not",
 ]
 
 LABEL = "app.kubernetes.io/managed-by=cluster-network-kit"
@@ -136,3 +139,30 @@ def node_of(pod: Obj) -> str:
         for value in field.get("values") or []
     ]
     return named[0] if len(named) == 1 else ""
+
+
+def path_of(pod: Obj) -> str:
+    """Return the path that an agent is on: `pod` or `host`."""
+    return "host" if pod["spec"].get("hostNetwork") else "pod"
+
+
+def runs(pod: Obj | None) -> bool:
+    """Return whether an agent's pod runs, has an address and is not on its way out."""
+    status = (pod or {}).get("status", {})
+    going = pod is not None and "deletionTimestamp" in pod["metadata"]
+    return status.get("phase") == "Running" and bool(status.get("podIP")) and not going
+
+
+def why_not(pod: Obj | None) -> str:
+    """Return why a pod does not run, in the cluster's words."""
+    if pod is None:
+        return "no pod yet"
+    status = pod.get("status", {})
+    for part in status.get("containerStatuses") or []:
+        waiting = part.get("state", {}).get("waiting")
+        if waiting:
+            return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"not scheduled: {condition.get('message') or condition.get('reason')}"
+    return str(status.get("phase", "Pending"))

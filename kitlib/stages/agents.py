@@ -23,7 +23,7 @@ from kitlib.model import CLUSTER, CommandResult
 from kitlib.podshell import PodShell
 from kitlib.retry import Deadline
 from kitlib.stages import agent_objects, agent_space
-from kitlib.stages.agent_objects import SERVICE, node_of
+from kitlib.stages.agent_objects import SERVICE, node_of, path_of, runs, why_not
 from kitlib.stages.agent_space import AGAIN, GONE_SECONDS, INTERRUPTED_SECONDS, RENEW_SECONDS
 from kitlib.stages.base import Action, Context, Hands
 
@@ -300,6 +300,8 @@ def agents(ctx: Context, wanted: AgentSet) -> Iterator[Agents]:
                 _let_serve(ctx, found)
                 yield found
         except BaseException as error:
+            if isinstance(error, ApiError) and error.status == 403 and not error.remedy:
+                error.remedy = "README.md lists the rights, under `What is put into the cluster`"
             if not agent_space.is_made(wanted.namespace):
                 raise
             if ctx.keep:
@@ -351,8 +353,8 @@ def _running(ctx: Context, wanted: AgentSet) -> Agents:
             ctx.waiting(CLUSTER, f"agents: {error.message.splitlines()[0]}")
             deadline.sleep(AGAIN)
             continue
-        found = {(node_of(pod), _path_of(pod)): pod for pod in pods}
-        missing = {at: _why(found.get(at)) for at in places if not _runs(found.get(at))}
+        found = {(node_of(pod), path_of(pod)): pod for pod in pods}
+        missing = {at: why_not(found.get(at)) for at in places if not runs(found.get(at))}
         if not missing or deadline.left < EVERY:
             break
         _say(ctx, missing, len(places))
@@ -372,7 +374,7 @@ def _running(ctx: Context, wanted: AgentSet) -> Agents:
         _agents={
             (node, path): Agent(node, path, pod["metadata"]["name"], pod["status"]["podIP"])
             for (node, path), pod in found.items()
-            if _runs(pod)
+            if runs(pod)
         },
     )
 
@@ -392,31 +394,6 @@ def _say(ctx: Context, missing: Mapping[Place, str], total: int) -> None:
         return
     (node, _), why = next(iter(missing.items()))
     ctx.waiting(CLUSTER, f"agents: {len(missing)} of {total} do not run yet; {node}: {why}")
-
-
-def _path_of(pod: Obj) -> str:
-    return "host" if pod["spec"].get("hostNetwork") else "pod"
-
-
-def _runs(pod: Obj | None) -> bool:
-    status = (pod or {}).get("status", {})
-    going = pod is not None and "deletionTimestamp" in pod["metadata"]
-    return status.get("phase") == "Running" and bool(status.get("podIP")) and not going
-
-
-def _why(pod: Obj | None) -> str:
-    """Return why a pod does not run, in the cluster's words."""
-    if pod is None:
-        return "no pod yet"
-    status = pod.get("status", {})
-    for part in status.get("containerStatuses") or []:
-        waiting = part.get("state", {}).get("waiting")
-        if waiting:
-            return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
-    for condition in status.get("conditions") or []:
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return f"not scheduled: {condition.get('message') or condition.get('reason')}"
-    return str(status.get("phase", "Pending"))
 
 
 def _why_none(kube: Kube, namespace: str, node: str) -> str:
