@@ -27,6 +27,7 @@ from kitlib.params import check_notebook_parameters
 __all__ = [
     "BOOTSTRAP",
     "COMPARISONS",
+    "DIAGNOSE",
     "DIAGNOSTICS",
     "Notebook",
     "execute",
@@ -46,6 +47,8 @@ BOOTSTRAP = (
 )
 DIAGNOSTICS = ("20_node_readiness", "21_pod_latency")
 """Those that a build ends with."""
+DIAGNOSE = DIAGNOSTICS
+"""Those of a diagnosis, in order: what later ones need of the cluster no earlier one changes."""
 COMPARISONS = ("22_plugin_comparison", "24_run_history")
 """Those of several runs."""
 

@@ -22,7 +22,7 @@ from kitlib.session import Session, fail
 from kitlib.stages import FIRST_RECORDED, STAGE_NAMES, get_stage
 from kitlib.stages.agent_space import sweep
 
-__all__ = ["Build", "build", "run_notebooks"]
+__all__ = ["Build", "build", "run_notebook", "run_notebooks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +89,34 @@ def run_notebooks(
                 alone = True
             if not session.dry_run and notebook.name.endswith(f"_{FIRST_RECORDED}"):
                 session.recorder.start()
-            given = {
-                "params": str(session.params.source),
-                "run_dir": str(session.journal.path),
-                "dry_run": session.dry_run,
-                **(parameters or {}),
-            }
-            session.journal.event("progress", host="notebook", text=f"running {notebook.name}")
-            output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
-            notebooks.execute(notebook, output, given, environment=session.kernel_environment)
+            run_notebook(session, notebook.name, parameters)
 
         in_a_row(session.journal, names, work)
+
+
+def run_notebook(
+    session: Session, name: str, parameters: Mapping[str, object] | None = None
+) -> None:
+    """Run one notebook in the session's run; the executed copy is kept there.
+
+    Args:
+        session: An open session.
+        name: The notebook.
+        parameters: Values beyond the usual three, for those that the notebook declares.
+
+    Raises:
+        KitError: What ended the notebook, as the kind of error it was there.
+    """
+    notebook = notebooks.find(name)
+    given = {
+        "params": str(session.params.source),
+        "run_dir": str(session.journal.path),
+        "dry_run": session.dry_run,
+        **{key: it for key, it in (parameters or {}).items() if key in notebook.declared},
+    }
+    session.journal.event("progress", host="notebook", text=f"running {notebook.name}")
+    output = session.journal.path / "notebooks" / f"{notebook.name}.ipynb"
+    notebooks.execute(notebook, output, given, environment=session.kernel_environment)
 
 
 def _only_looks(session: Session, notebook: Notebook) -> bool:

@@ -46,7 +46,9 @@ RIGHTS = (
     Right("nodes", ("get", "list", "watch"), "which nodes there are, and since when Ready"),
     Right("pods", ("get", "list", "watch"), "which pods run, and the agents' addresses"),
     Right("events", ("list", "watch"), "what the nodes waited for"),
-    Right("namespaces", ("get", "list", "create", "delete"), "a namespace for the agents"),
+    Right(
+        "namespaces", ("get", "list", "create", "update", "delete"), "a namespace for the agents"
+    ),
     Right("serviceaccounts", ("get",), "whether that namespace is ready for pods"),
     Right("daemonsets", ("get", "list", "create", "delete"), "an agent on every node", "apps"),
     Right("services", ("get", "list", "create", "delete"), "a Service in front of the agents"),

@@ -28,6 +28,8 @@ from kitlib.fanout import fan_out
 __all__ = ["RENEW_SECONDS", "STALE_SECONDS", "Owner", "RunLock"]
 
 RENEW_SECONDS = 10.0
+WHOLE = ("kit build", "kit diagnose")
+"""Whose notebooks, processes of their own, work under the lock of the run that started them."""
 STALE_SECONDS = 60
 
 # $1 the kit's directory, $2 our key, $3 who we are, $4 the key of an owner that is known to be
@@ -71,7 +73,7 @@ class Owner:
 
     Attributes:
         run_id: The run.
-        what: `kit build`, `kit stage` or `notebook`.
+        what: `kit build`, `kit diagnose`, `kit stage` or `notebook`.
         user: The person's login name.
         machine: The name of the machine that the run is on.
         pid: The process.
@@ -249,7 +251,7 @@ class RunLock:
                 remedy=f"look at {self._state}/lock on the host; it is taken over when it was not "
                 f"touched for {STALE_SECONDS} s",
             )
-        if other.run_id == self.owner.run_id and other.what == "kit build" and not other.dead:
+        if other.run_id == self.owner.run_id and other.what in WHOLE and not other.dead:
             return False
         if other.dead and not dead:
             return self._take(host, other.key)

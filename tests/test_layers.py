@@ -30,8 +30,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("seeing", "charts diagnosis frames runs samples"),
         (
             "people",
-            "alone bundling cli comparison comparison_page comparison_plan confirming doors "
-            "findings in_a_row link living measure membership nb notebooks past pipeline "
+            "alone bundling cli comparison comparison_page comparison_plan confirming diagnosing "
+            "doors findings in_a_row link living measure membership nb notebooks past pipeline "
             "plugin_pages progress provenance reach removal report rights roster rows session "
             "trust turns unplug",
         ),

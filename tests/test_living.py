@@ -91,7 +91,7 @@ def test_a_session_on_it_has_hosts_from_nodes_and_no_way_to_them(api, tmp_path):
 def test_a_wrong_option_is_named_and_a_context_belongs_to_a_kubeconfig(api):
     with pytest.raises(ParamsError, match=r"option --plugin: 'nonesuch': unknown plugin"):
         Session.open(api.kubeconfig(), overrides={"plugin": "nonesuch"})
-    with pytest.raises(ParamsError, match=r"option --samples: 0: "):
+    with pytest.raises(ParamsError, match=r"option --set probe.samples: 0: "):
         Session.open(api.kubeconfig(), overrides={"probe.samples": 0})
     params = Path(__file__).parent.parent / "params/lab.yaml"
     with pytest.raises(ParamsError, match="is no kubeconfig"):

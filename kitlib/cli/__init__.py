@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 # Importing them is what gives the command its verbs, in this order in its help.
-from kitlib.cli import clusters, lab, pages  # noqa: F401
+from kitlib.cli import clusters, diagnose, lab, pages  # noqa: F401
 from kitlib.cli.apps import app, lab_app
 from kitlib.errors import Interrupted, KitError, ParamsError
 

@@ -125,6 +125,7 @@ def opened(
     dry_run: bool = False,
     rebuild: bool = False,
     keep: bool = False,
+    context: str = "",
 ) -> Iterator[Session]:
     """Open a session for a verb, unlocked; when the verb breaks off, say where its record is.
 
@@ -134,11 +135,17 @@ def opened(
         dry_run: As `Session.open` has it, like the next two.
         rebuild: See there.
         keep: See there.
+        context: See there.
     """
     from kitlib.session import Session
 
     with Session.open(
-        params, dry_run=dry_run, rebuild=rebuild, keep=keep, overrides=given(overrides or {})
+        params,
+        dry_run=dry_run,
+        rebuild=rebuild,
+        keep=keep,
+        overrides=given(overrides or {}),
+        context=context,
     ) as session:
         unlock(session)
         try:

@@ -159,8 +159,9 @@ class _Problems:
         if len(str(value)) > _LONGEST_SHOWN:
             value = str(value)[:_LONGEST_SHOWN] + "..."
         if key and self._options & {dotted(key), str(key[0])}:
-            option = str(key[-1]).replace("_", "-")
-            problem = Problem(f"option --{option}: {value!r}: {rule}")
+            name = str(key[0]).replace("_", "-")
+            option = f"--{name}" if str(key[0]) in self._options else f"--set {dotted(key)}"
+            problem = Problem(f"option {option}: {value!r}: {rule}")
         else:
             problem = Problem.of(self._file, dotted(key), value, rule)
         if problem not in self.found:

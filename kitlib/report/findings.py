@@ -43,6 +43,14 @@ class Found:
     stage: str = ""
     output: str = ""
 
+    @property
+    def check(self) -> Check:
+        """The same as a check, for what prints those."""
+        return Check(
+            self.id, self.target, Status(self.status), self.summary, self.got, self.expected,
+            self.remedy,
+        )  # fmt: skip
+
 
 def findings(run: Run) -> tuple[list[Found], int]:
     """Return what failed or stands out, worst first, and how many checks passed."""
