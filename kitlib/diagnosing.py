@@ -122,8 +122,7 @@ def _clean_up(session: Session) -> None:
 
 def _ended(session: Session, errors: Sequence[KitError], metrics: Path | None) -> Diagnosis:
     run_dir = session.journal.path
-    told, _ = findings(load_run(run_dir))
-    checks = tuple(each.check for each in told)
+    checks = tuple(each.check for each in findings(load_run(run_dir)).bad)
     bad = [check for check in checks if check.status is Status.FAIL]
     other = [error for error in errors if not isinstance(error, ChecksFailed)]
     interrupted = next((error for error in other if isinstance(error, Interrupted)), None)

@@ -151,6 +151,11 @@ class Run:
         return self._text("cluster", self.path.parent.name)
 
     @property
+    def kind(self) -> str:
+        """What began it, where it was no build: `diagnose`; else empty."""
+        return self._text("kind")
+
+    @property
     def run_id(self) -> str:
         """The run's name, `<UTC time>-<short id>`."""
         return self._text("run_id", self.path.name)

@@ -63,7 +63,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert "PASS 8 stages ended as wanted." in shown.words
     assert "network plugin flannel" in shown.words
     assert "1 control plane, 2 workers" in shown.words
-    assert "Findings None. 16 checks passed." in shown.words
+    assert "Findings None. 17 checks passed" in shown.words
     assert "time factor 0.2" in shown.words
     figures = [attrs for tag, attrs in shown.tags if tag == "figure"]
     assert len(figures) == 4
@@ -222,3 +222,30 @@ def test_the_nodes_phases_are_computed_once_for_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(readiness, "node_phases", lambda run: counted.append(run) or real(run))
     assert "Waterfall" in str(page(whole_run(tmp_path)).tags)
     assert len(counted) == 1
+
+
+def test_a_diagnosis_has_its_findings_first_and_no_stages(tmp_path):
+    made = Maker(tmp_path)
+    made.meta |= {"kind": "diagnose", "context": "prod", "plugin": ""}
+    made.meta |= {"living": {"left_out": {"win-1": "its system is windows"}}}
+    made.meta |= {"missing": {"connectivity": "it was not begun"}, "partial": True}
+    made.meta |= {"overrides": {"diagnose.rounds": 2}}
+    for host, name, status, summary, got in (
+        ("a", "dns", "FAIL", "the cluster's DNS answers", "no reply"),
+        ("b", "dns", "FAIL", "the cluster's DNS answers", "no reply"),
+        ("c", "dns", "FAIL", "the cluster's DNS answers", "no reply"),
+        ("a", "http", "SKIP", "HTTP answers", "no curl in the image"),
+        ("b", "http", "SKIP", "HTTP answers", "no curl in the image"),
+    ):
+        told = {"id": name, "status": status, "summary": summary, "got": got}
+        made.event(1.0, "check", "connectivity", host, expected="", remedy="", **told)
+    shown = page(made.write("FAIL"))
+    assert "Diagnosis of cluster" in shown.words
+    assert "FAIL a, b, c : the cluster's DNS answers" in shown.words  # one cause, told once
+    assert "Partial. connectivity: it was not begun." in shown.words
+    assert "the kit knows; what depends on it was not judged" in shown.words
+    assert "Nodes without an agent: win-1 (its system is windows)." in shown.words
+    assert "a, b HTTP answers no curl in the image" in shown.words
+    assert "--context prod --set diagnose.rounds=2" in shown.words
+    assert "stages" not in shown.ids()
+    assert shown.ids().index("findings") < shown.ids().index("latency")

@@ -6,8 +6,8 @@ a run that failed at any point: a section without data says why it is empty.
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ from kitlib import __version__, frames
 from kitlib.checks import UNSUPPORTED
 from kitlib.diagnosis.export import export
 from kitlib.diagnosis.metrics import openmetrics
-from kitlib.model import Status
 from kitlib.report import sections
-from kitlib.report.findings import Found, findings
+from kitlib.report.findings import Found, Judged, findings
 from kitlib.report.page import Drawn, Listed, drawn, table_of, utc, write_page
 from kitlib.runs import Run, load_run
 from kitlib.samples import write_whole
@@ -26,6 +25,7 @@ from kitlib.samples import write_whole
 __all__ = [
     "Drawn",
     "Found",
+    "Judged",
     "Listed",
     "drawn",
     "findings",
@@ -36,6 +36,11 @@ __all__ = [
     "write_page",
     "write_report",
 ]
+
+
+BUILT = ("stages", "readiness", "latency")
+DIAGNOSED = ("latency", "readiness")
+"""The sections of a build's page and of a diagnosis', in order: the network itself first."""
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -69,15 +74,18 @@ def write_metrics(run_dir: Path | str, target: Path) -> Path:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    told, passed = findings(run)
+    judged = findings(run)
     stages = frames.stages(run)
+    diagnosed = run.kind == "diagnose"
     return {
         "run": run,
+        "title": "Diagnosis of cluster" if diagnosed else "Cluster",
         "started": utc(run.started),
-        "verdict_words": _verdict_words(run, stages, told),
+        "verdict_words": _verdict_words(run, stages, judged),
+        "limits": _limits(run),
         "facts": _facts(run),
-        "findings": told,
-        "passed": passed,
+        "judged": judged,
+        "order": DIAGNOSED if diagnosed else BUILT,
         "notices": _notices(run),
         "stages": sections.stages_of(run, stages),
         "readiness": sections.readiness_of(run),
@@ -93,20 +101,23 @@ def _content(run: Run) -> dict[str, Any]:
     }
 
 
-def _verdict_words(run: Run, stages: Any, told: Sequence[Found]) -> str:
+def _verdict_words(run: Run, stages: Any, judged: Judged) -> str:
     combination = str(run.meta.get("unsupported") or "")
     note = f" {UNSUPPORTED.capitalize()}: {combination}." if combination else ""
-    return _words_of_end(run, stages, told) + note
+    return _words_of_end(run, stages, judged) + note
 
 
-def _words_of_end(run: Run, stages: Any, told: Sequence[Found]) -> str:
+def _words_of_end(run: Run, stages: Any, judged: Judged) -> str:
     if run.reason:
         return run.reason
     done = f"{len(stages)} stage{'' if len(stages) == 1 else 's'} ended as wanted"
-    worse = sum(each.status == Status.FAIL for each in told)
+    if run.kind == "diagnose":
+        done = f"What was measured is as it should be: {judged.checks} checks passed"
+        warned = len(judged.bad) - judged.failed
+        done += f", {warned} thing{'' if warned == 1 else 's'} to know about" if warned else ""
     words = {
-        "PASS": f"{done}; the record holds {worse} failed finding(s), see below."
-        if worse
+        "PASS": f"{done}; the record holds {judged.failed} failed finding(s), see below."
+        if judged.failed
         else f"{done}.",
         "PLANNED": "A dry run: this is what would be done; nothing was changed.",
         "INTERRUPTED": "The run was stopped before its end.",
@@ -115,18 +126,34 @@ def _words_of_end(run: Run, stages: Any, told: Sequence[Found]) -> str:
     return words.get(run.verdict, "The run has no end on record: it goes on still, or was killed.")
 
 
+def _limits(run: Run) -> list[str]:
+    """Return what the verdict does not speak of: what was not measured, or not all of it."""
+    left = [f"{what}: {text}" for what, text in run.missing.items()]
+    told = [f"Partial. {'; '.join(left)}."] if left else []
+    if run.drawn:
+        told.append(f"Sampled. Measured was {run.drawn}.")
+    living = run.meta.get("living") or {}
+    if living and not run.plugin:
+        told.append(
+            "The network plugin is none that the kit knows; what depends on it was not judged."
+        )
+    out = [f"{node} ({why})" for node, why in (living.get("left_out") or {}).items()]
+    return [*told, f"Nodes without an agent: {', '.join(out)}."] if out else told
+
+
 def _facts(run: Run) -> list[tuple[str, str]]:
     roles = [host.role for host in run.hosts]
     workers = roles.count("worker")
     hosts = f"{len(roles) - workers} control plane, {workers} worker{'' if workers == 1 else 's'}"
     lasted = (run.ended or 0) - (run.started or 0)
+    context = str(run.meta.get("context") or "")
     told = [
         ("Kubernetes", str(run.meta.get("kubernetes_version") or "")),
         ("Network plugin", run.plugin),
         ("Pod CIDR", str(run.meta.get("pod_cidr") or "")),
         ("Hosts", hosts if roles else ""),
+        ("Known by", f"a kubeconfig alone, context {context}" if context else ""),
         ("Lasted", f"{lasted:.0f} s" if lasted > 0 else ""),
-        ("Partial", "; ".join(f"{what}: {left}" for what, left in run.missing.items())),
         ("Kit", str(run.meta.get("kit_version") or "")),
     ]
     return [(name, value) for name, value in told if value]
@@ -140,8 +167,12 @@ def _notices(run: Run) -> list[str]:
 
 def _again(run: Run) -> str:
     params = str(run.meta.get("params_file") or f"params/{run.cluster}.yaml")
-    bits = ["kit", "build", params]
+    bits = ["kit", run.kind or "build", params]
+    bits += ["--context", str(run.meta["context"])] if run.meta.get("context") else []
     for name, value in (run.meta.get("overrides") or {}).items():
-        bits += [f"--{name.replace('_', '-')}", str(value)]
+        if "." in name:
+            bits += ["--set", f"{name}={json.dumps(value)}"]
+        else:
+            bits += [f"--{name.replace('_', '-')}", str(value)]
     page = ["kit", "report", f"runs/{run.cluster}/{run.run_id}"]
     return f"{shlex.join(bits)}\n{shlex.join(page)}"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from kitlib import frames
 from kitlib.diagnosis import summary
-from kitlib.model import Check, Status
+from kitlib.model import CLUSTER, Check, Status
+from kitlib.report.page import Listed, table_of
 from kitlib.runs import Run
 
-__all__ = ["Found", "findings"]
+__all__ = ["Found", "Judged", "findings"]
+
+MOST_NAMES = 6
+"""Of so many hosts at most a finding that is the same for all lists the names."""
 
 _CHECKS_FAILED = re.compile(r"\bchecks?(?:\(s\))? failed$")
 """The end of an error that only counts checks: they are findings themselves."""
@@ -52,8 +57,36 @@ class Found:
         )  # fmt: skip
 
 
-def findings(run: Run) -> tuple[list[Found], int]:
-    """Return what failed or stands out, worst first, and how many checks passed."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was judged of a run.
+
+    Attributes:
+        bad: What failed or stands out, the worst first; what is true of several hosts alike, once.
+        passed: What is as it should be.
+        skipped: What does not apply, or could not be measured.
+        checks: How many checks passed, each host's counted.
+    """
+
+    bad: tuple[Found, ...]
+    passed: tuple[Found, ...]
+    skipped: tuple[Found, ...]
+    checks: int
+
+    @property
+    def failed(self) -> int:
+        """How many of them are failures."""
+        return sum(each.status == Status.FAIL for each in self.bad)
+
+    def listed(self, status: str) -> Listed:
+        """Return those of a status (PASS or SKIP) as a table."""
+        chosen = self.passed if status == Status.PASS else self.skipped
+        rows = [(each.target, each.summary, each.got, each.id) for each in chosen]
+        return table_of(("Where", "What", "Found", "Check"), rows)
+
+
+def findings(run: Run) -> Judged:
+    """Return what was judged of a run: by its stages, of its record, and what ended it."""
     listed = frames.checks(run).drop_duplicates(["stage", "target", "id"], keep="last")
     told = [
         Found(**{str(key): str(value) for key, value in row.items() if key != "t"})
@@ -61,16 +94,41 @@ def findings(run: Run) -> tuple[list[Found], int]:
     ]
     for check in (*summary.readiness_checks(run), *summary.latency_checks(run)):
         told.append(_of(check))
-    passed = sum(each.status == Status.PASS for each in told)
     bad = [each for each in told if each.status in (Status.FAIL, Status.WARN)]
-    said = " ".join(each.summary for each in bad)
+    bad += _errors(run, " ".join(each.summary for each in bad))
+    bad = sorted(dict.fromkeys(bad), key=lambda each: each.status != Status.FAIL)
+    return Judged(
+        tuple(_together(bad)),
+        tuple(_together(each for each in told if each.status == Status.PASS)),
+        tuple(_together(each for each in told if each.status == Status.SKIP)),
+        sum(each.status == Status.PASS for each in told),
+    )
+
+
+def _together(found: Iterable[Found]) -> list[Found]:
+    """Return the findings with those that say the same of several hosts put into one."""
+    targets: dict[Found, list[str]] = {}
+    for each in found:
+        targets.setdefault(replace(each, target=""), []).append(each.target)
+    return [replace(each, target=_names(names)) for each, names in targets.items()]
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _errors(run: Run, said: str) -> list[Found]:
+    """Return what ended stages, unless a finding says it already."""
+    found = []
     for entry in run.entries:
         message = str(entry.data.get("message", "")) if entry.kind == "error" else ""
         first, _, rest = message.partition("\n")
         if first and first not in said and not _CHECKS_FAILED.search(first):
             what, _, remedy = rest.partition("remedy: ")
-            host = entry.host or "cluster"
-            bad.append(
+            host = entry.host or CLUSTER
+            found.append(
                 Found(
                     "FAIL",
                     host,
@@ -81,7 +139,7 @@ def findings(run: Run) -> tuple[list[Found], int]:
                     stage=entry.stage,
                 )
             )
-    return sorted(dict.fromkeys(bad), key=lambda each: each.status != Status.FAIL), passed
+    return found
 
 
 def _of(check: Check) -> Found:

@@ -163,6 +163,8 @@ def why_missing(run: Run, stages: Any, *, needs: str) -> str:
         name, verdict = str(bad["stage"].iloc[-1]), str(bad["verdict"].iloc[-1])
         ended = {"FAIL": "failed", "INTERRUPTED": "was interrupted"}.get(verdict, "did not end")
         return f"the run did not come that far; stage {name} {ended}."
+    if run.kind == "diagnose":
+        return run.missing.get("latency") or "the measurement did not come that far."
     if needs not in set(stages["stage"]):
         return f"stage {needs} was not part of this run."
     return "nothing was recorded."
