@@ -290,7 +290,7 @@ def _build_and_measure(session: Session, plan: ComparisonPlan) -> None:
             session.stage(name)
         steady = Steady(ctx, STEADY_SECONDS)
         session.stage("verify")
-        measure_latency(session, 1, packets=plan.packets, interval=plan.interval)
+        measure_latency(session, 1, packets=plan.packets, interval=plan.interval).passed()
         checks = steady.end()
         session.journal.stage = LATENCY
         ctx.record(checks)

@@ -7,7 +7,7 @@ Layout (the contract between doing and looking):
         journal.jsonl   one happening a line: t, mono, stage, host, kind, data
         raw/            each command's masked line, output, exit status
         watch/*.jsonl   nodes, pods, events as the API streamed them
-        samples/        probe rows, one Parquet file a round
+        samples/        probe rows, as Parquet, in parts that are written as they come
         notebooks/      executed copies
         charts/         every chart and its table as files, where they were asked for
         report.html

@@ -1,59 +1,113 @@
-"""Fresh measurements from a living cluster, written as samples into a run directory.
+"""Fresh latencies from a living cluster, written as samples into a run directory.
 
-Each round measures every ordered pair of nodes twice, one right after the other: pod to pod, and
-host to host as the baseline. So a plugin's cost is a difference within the same round, and a
+Every ordered pair of nodes is measured on two paths, one right after the other: pod to pod, and
+host to host as the baseline. So a plugin's cost is a difference within the same turn, and a
 machine that is slow for a while is slow for both.
 
 A node takes part in one measurement at a time, so that none waits behind another one's packets on
-the same node; pairs that share no node are measured side by side (`probes.pairs`), SIDE_BY_SIDE of
-them at most.
+the same node. Pairs that share no node are measured side by side (`probes.pairs`); how many is a
+column of each sample, as they share what lies between the nodes.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from kitlib.checks import device_counters
-from kitlib.errors import ChecksFailed, CommandError, PreconditionError
+from kitlib.command import script
+from kitlib.errors import ChecksFailed, CommandError, ParseError, PreconditionError
+from kitlib.facts import HostFacts
 from kitlib.fanout import fan_out
-from kitlib.journal import Journal
-from kitlib.model import CLUSTER, failed
+from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.params import Probe
 from kitlib.probes import pairs, ping
+from kitlib.probes.pairs import Pair, Schedule
 from kitlib.samples import write_samples
 from kitlib.session import Session
 from kitlib.stages.agents import Agents, AgentSet, agents
 from kitlib.stages.observe import network_now
+from kitlib.turns import Kept, Missing, NoAgent, Row, Tour, unfinished
 
-__all__ = ["SIDE_BY_SIDE", "STAGE", "measure_latency"]
+__all__ = ["PATHS", "STAGE", "Measured", "measure_latency", "planned"]
 
 STAGE = "latency"
 """The name under which the journal keeps what happens here."""
-SIDE_BY_SIDE = 4
-"""Pairs that are measured at a time: they share this machine and the API, in the lab the cores."""
+PATHS = ("pod", "host")
+ZONE = "topology.kubernetes.io/zone"
+API_SECONDS = 60
+"""So long the API may be away in the middle of a measurement."""
+
+
+def planned(session: Session, nodes: Sequence[str]) -> Schedule:
+    """Return which pairs are measured in which turns, as the parameters and the nodes say.
+
+    In the lab one pair at a time is the default, as its nodes share this machine's cores.
+    """
+    wanted = session.params.diagnose
+    lab = (session.journal.record().get("provenance") or {}).get("kind") == "lab"
+    labels = {
+        node["metadata"]["name"]: node["metadata"].get("labels") or {}
+        for node in session.context.kube().items("/api/v1/nodes")
+    }
+    return pairs.schedule(
+        nodes,
+        most=wanted.most_pairs,
+        seed=wanted.seed,
+        zones={name: str(found.get(ZONE, "")) for name, found in labels.items()},
+        side_by_side=wanted.side_by_side or (1 if lab else 0),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a measurement came to.
+
+    Attributes:
+        samples: How many were taken and written.
+        rounds: How often every pair was measured.
+        checks: What was found on the way: nodes that could not measure, and whether the plugin's
+            devices counted the packets.
+    """
+
+    samples: int
+    rounds: int
+    checks: tuple[Check, ...]
+
+    def passed(self) -> int:
+        """Return how many samples were taken.
+
+        Raises:
+            ChecksFailed: Something failed on the way; the samples are kept.
+        """
+        bad = failed(self.checks)
+        if bad:
+            lines = "\n".join(f"  {check}" for check in bad)
+            raise ChecksFailed(f"{STAGE}: {len(bad)} check(s) failed\n{lines}")
+        return self.samples
 
 
 def measure_latency(
-    session: Session, rounds: int, *, packets: int = 0, interval: float = 0.0
-) -> int:
-    """Return how many samples were taken and written to samples/ping/, one part a round.
+    session: Session, rounds: int = 0, *, packets: int = 0, interval: float = 0.0
+) -> Measured:
+    """Return what was measured; the samples are written to samples/ping/ as they come.
 
     Args:
         session: An open session on a living cluster.
-        rounds: How often every pair is measured.
+        rounds: How often every pair is measured; 0 is what the parameters say.
         packets: Packets for each pair, path and round; 0 is what the parameters say.
         interval: Seconds between two packets; 0 is what the parameters say.
 
     Raises:
-        PreconditionError: A probe pod does not run, or `rounds` is less than 1.
-        ChecksFailed: The plugin's own device did not count the packets; the samples are kept.
-        KitError: The API or a host failed meanwhile; finished rounds are kept, the pods are gone.
+        PreconditionError: `rounds` is negative, no agent runs, or their image has no ping.
+        KitError: It was broken off; what was measured until then is kept, the agents are gone.
     """
-    if rounds < 1:
+    if rounds < 0:
         raise PreconditionError(f"rounds: {rounds}: at least 1 round is needed")
     ctx, journal = session.context, session.journal
+    rounds = rounds or session.params.diagnose.rounds
     usual = session.params.probe
     probe = usual.model_copy(
         update={"samples": packets or usual.samples, "interval": interval or usual.interval}
@@ -61,99 +115,171 @@ def measure_latency(
     ctx.read_only = session.dry_run
     journal.stage = STAGE
     journal.event("measure.started", rounds=rounds, packets=probe.samples, interval=probe.interval)
-    facts = ctx.facts()
-    taken = 0
-    sent: Counter[str] = Counter()
-    wanted = AgentSet.of(ctx, image=session.params.probe.image, server=False)
+    facts = _readable(session)
+    wanted = AgentSet.of(ctx, host_network=True, image=probe.image, server=False)
     with session.exclusive(), agents(ctx, wanted) as found:
-        found.require()
-        before = network_now(ctx, facts)
-        first = _next_round(journal)
-        for number in range(first, first + rounds):
-            shown = f"{number - first + 1} of {rounds}"
-            rows = _round(session, probe, found, number, shown)
-            write_samples(journal.path / "samples" / "ping" / f"{number}.parquet", rows)
-            taken += len(rows)
-            sent.update(str(row["src"]) for row in rows if _left_the_pod(row))
-        counted = device_counters(before, network_now(ctx, facts), ctx.plugin, sent)
-    ctx.record(counted)
+        before = _devices(session, facts)
+        work = _Work(session, found, probe)
+        taken = work.rounds(rounds)
+        after = _devices(session, {name: facts[name] for name in before})
+    sent = {name: work.sent[name] for name in after if work.sent[name]}
+    counted = device_counters(before, after, ctx.plugin, sent)
+    checks = (*_missing(work.missing, work.schedule, rounds), *counted)
+    ctx.record(checks)
     journal.event("measure.ended", samples=taken)
-    bad = failed(counted)
-    if bad:
-        lines = "\n".join(f"  {check}" for check in bad)
-        raise ChecksFailed(f"{STAGE}: {len(bad)} check(s) failed\n{lines}")
-    return taken
+    return Measured(taken, rounds, checks)
 
 
-def _round(
-    session: Session,
-    probe: Probe,
-    found: Agents,
-    number: int,
-    shown: str,
-) -> list[dict[str, object]]:
-    """Return the rows of one round, in the order of its turns."""
-    hosts = {host.name: host.node_address for host in session.inventory}
-    pods = found.addresses()
-    schedule = pairs.turns(found.nodes)
-    rows: list[dict[str, object]] = []
+@dataclass
+class _Work:
+    """What one call measures.
 
-    def measure(pair: pairs.Pair) -> list[dict[str, object]]:
-        return [
-            *_samples(session, probe, found, pair, pods, "pod", number),
-            *_samples(session, probe, found, pair, hosts, "host", number),
-        ]
-
-    for turn, together in enumerate(schedule, start=1):
-        whom = ", ".join(f"{source} pings {target}" for source, target in together[:3])
-        more = f" and {len(together) - 3} more" if len(together) > 3 else ""
-        text = f"round {shown}, turn {turn} of {len(schedule)}: {whom}{more}"
-        session.context.waiting(CLUSTER, text)
-        measured = fan_out(measure, together, workers=SIDE_BY_SIDE).raise_first()
-        rows += [row for each in measured.values() for row in each]
-    return rows
-
-
-def _samples(
-    session: Session,
-    probe: Probe,
-    found: Agents,
-    pair: pairs.Pair,
-    addresses: Mapping[str, str],
-    path: str,
-    number: int,
-) -> list[dict[str, object]]:
-    """Return the rows of one pair on one path (`pod` or `host`).
-
-    Raises:
-        CommandError: What was said is not ping's.
+    Attributes:
+        session: The session.
+        agents: The probe pods.
+        probe: Packets and interval.
+        schedule: The pairs.
+        missing: What could not be measured.
+        sent: Node -> packets that its pod sent to other nodes.
     """
-    source, target = pair
-    cmd = ping.command(addresses[target], count=probe.samples + 1, interval=probe.interval)
-    started = time.time()
-    result = found.run(source, cmd) if path == "pod" else session.quietly(source, cmd)
-    try:
-        samples = ping.parse(result.stdout + result.stderr, count=probe.samples + 1)
-    except Exception as error:
-        raise CommandError(source, str(cmd), result.exit_status, result.tail()) from error
-    return ping.rows(
-        samples,
-        round=number,
-        src=source,
-        dst=target,
-        src_ip=addresses[source],
-        dst_ip=addresses[target],
-        path=path,
-        started=started,
-        interval=probe.interval,
-    )
+
+    session: Session
+    agents: Agents
+    probe: Probe
+
+    def __post_init__(self) -> None:
+        self.schedule = planned(self.session, self.agents.nodes)
+        self.missing: list[Missing] = []
+        self.sent: Counter[str] = Counter()
+        self._addresses = {path: self.agents.addresses(path) for path in PATHS}
+        # One reading of the wall clock; from there on the time is that of the monotonic one.
+        self._origin = time.time() - time.monotonic()
+        self._number = 0
+
+    def rounds(self, count: int) -> int:
+        """Return how many samples were taken; they are written however it ends."""
+        journal = self.session.journal
+        folder = journal.path / "samples" / "ping"
+        self._need_ping()
+        journal.update(pairs=self.schedule.record)
+        tour = Tour(PATHS, self._measure, self._api, self._tell, self.missing)
+        total, taken, done = len(self.schedule.pairs), 0, 0
+        unfinished(journal, STAGE, f"{count} of {count} rounds of {total} pairs")
+        try:
+            for done in range(count):
+                self._number = Kept.next_round(folder)
+                kept = Kept(folder, self._number, write_samples)
+                tour.round(self.schedule, kept, f"{done + 1} of {count}")
+                taken += kept.count
+        except BaseException:
+            left = total - tour.ended
+            unfinished(
+                journal,
+                STAGE,
+                f"{left} of {total} pairs in round {done + 1} of {count}"
+                + (f", and {count - done - 1} whole rounds" if count - done > 1 else ""),
+            )
+            raise
+        unfinished(journal, STAGE, "")
+        return taken
+
+    def _measure(self, pair: Pair, path: str, together: int) -> list[Row]:
+        """Return the rows of one pair on one path, of so many pairs that are measured at a time.
+
+        Raises:
+            NoAgent: One of the nodes has no probe pod there.
+            CommandError: It did not end in time, or what was said is not ping's.
+            ApiError: The API or the node does not let the command through.
+        """
+        source, target = pair
+        addresses, count = self._addresses[path], self.probe.samples + 1
+        for node in pair:
+            if not addresses.get(node):
+                raise NoAgent(node, self.agents.missing.get((node, path), "it has no address"))
+        cmd = ping.command(addresses[target], count=count, interval=self.probe.interval)
+        started = self._origin + time.monotonic()
+        result = self.agents.run(source, cmd, path=path)
+        try:
+            samples = ping.parse(result.stdout + result.stderr, count=count)
+        except ParseError as error:
+            raise CommandError(source, str(cmd), result.exit_status, result.tail()) from error
+        found = ping.rows(
+            samples,
+            round=self._number,
+            src=source,
+            dst=target,
+            src_ip=addresses[source],
+            dst_ip=addresses[target],
+            path=path,
+            started=started,
+            interval=self.probe.interval,
+        )
+        rows: list[Row] = [{**row, "side_by_side": together} for row in found]
+        if path == "pod":
+            self.sent[source] += sum(_left_the_pod(row) for row in rows)
+        return rows
+
+    def _need_ping(self) -> None:
+        """Go on, unless nothing could be measured with these agents.
+
+        Raises:
+            PreconditionError: None runs, or their image has no ping.
+        """
+        if not self.agents.running:
+            self.agents.require()
+        first, image = self.agents.running[0], self.agents.wanted.image
+        if not self.agents.run(first.node, script("command -v ping"), first.path).ok:
+            raise PreconditionError(
+                f"{image}: there is no ping in this image",
+                remedy="name one that has it, with the parameter probe.image",
+            )
+
+    def _api(self) -> None:
+        self.session.kube(wait=API_SECONDS)
+
+    def _tell(self, text: str) -> None:
+        self.session.context.waiting(CLUSTER, text)
+
+
+def _readable(session: Session) -> dict[str, HostFacts]:
+    """Return what is true on the hosts that can be looked into; none need be."""
+    ctx = session.context
+    found = ctx.doors.facts([host.name for host in ctx.hosts], fresh=False)
+    for name, error in found.errors.items():
+        session.journal.event("error", host=name, message=str(error))
+    return dict(found.values)
+
+
+def _devices(session: Session, facts: Mapping[str, HostFacts]) -> dict[str, HostFacts]:
+    """Return the hosts' facts with what their devices counted, of those that answer."""
+
+    def look(name: str) -> HostFacts:
+        return network_now(session.context, {name: facts[name]})[name]
+
+    return fan_out(look, facts).values
+
+
+def _missing(missing: Sequence[Missing], plan: Schedule, rounds: int) -> list[Check]:
+    """Return one check for each node on which measurements failed."""
+    by_node: dict[str, list[Missing]] = {}
+    for each in missing:
+        by_node.setdefault(each.node, []).append(each)
+    return [
+        Check(
+            "latency.agent",
+            node,
+            Status.FAIL,
+            f"the probe pods on {node} measure",
+            got=f"{len(found)} of {len(plan.pairs) * len(PATHS) * rounds} measurements failed: "
+            + "; ".join(dict.fromkeys(f"{each.path}: {each.why}" for each in found[:3])),
+            expected="every measurement",
+            remedy=f"kubectl describe node {node}; kubectl get pods -A -o wide "
+            f"--field-selector spec.nodeName={node}",
+        )
+        for node, found in by_node.items()
+    ]
 
 
 def _left_the_pod(row: Mapping[str, object]) -> bool:
-    """Return whether a packet was sent by a pod, and not refused on the way out of its host."""
-    return row["path"] == "pod" and not row["duplicate"] and not row["reason"]
-
-
-def _next_round(journal: Journal) -> int:
-    done = [int(path.stem) for path in (journal.path / "samples" / "ping").glob("*.parquet")]
-    return max(done, default=-1) + 1
+    """Return whether a packet was sent, and not refused on the way out of its host."""
+    return not row["duplicate"] and not row["reason"]

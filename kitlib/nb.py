@@ -9,20 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
 from kitlib.errors import PreconditionError
-from kitlib.model import CLUSTER
+from kitlib.model import CLUSTER, Check
 from kitlib.past import Past, open_past
 from kitlib.progress import Board, describe, read_lines
 from kitlib.rows import Rows, Shown, check_rows, frame_rows, judged
 from kitlib.runs import Run, load_run
 from kitlib.session import Session, find_params
 from kitlib.stages import StageRun
+from kitlib.turns import Kept
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,6 +63,7 @@ class Bound(Shown):
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._measured: Sequence[Check] = ()
 
     def stage(self, name: str) -> Step:
         """Return one stage, to be taken step by step: preconditions, plan, apply, validate."""
@@ -127,7 +129,7 @@ class Bound(Shown):
         """
         if fresh:
             return Rows((), (), f"The API answers at {self.session.kube(wait=10).server}.")
-        count = len(list((self.path / "samples").glob("*/*.parquet")))
+        count = Kept.next_round(self.path / "samples" / "ping")
         if not count:
             raise PreconditionError(
                 f"{self.path}: no samples in this run", remedy="set fresh = True to take some"
@@ -135,14 +137,20 @@ class Bound(Shown):
         return Rows((), (), f"{count} round(s) of samples on record.")
 
     def measure_latency(self, *, rounds: int, fresh: bool) -> Rows:
-        """Take fresh samples of every ordered pair; nothing when not `fresh`."""
+        """Take fresh samples of every ordered pair; nothing when not `fresh`.
+
+        What failed on the way counts in `latency_verdict`, behind the charts of what did not.
+        """
         if not fresh:
             return Rows((), (), "Not asked for: the samples of the run are charted.")
         from kitlib.measure import measure_latency
 
         with _Live(self.path):
-            taken = measure_latency(self.session, rounds)
-        return Rows((), (), f"{taken} samples taken in {rounds} round(s).")
+            found = measure_latency(self.session, rounds)
+        self._measured = found.checks
+        shown = check_rows(found.checks)
+        seen = f"{found.samples} samples taken in {found.rounds} round(s)."
+        return replace(shown, caption=f"{seen} {shown.caption}")
 
     def latency_figure(self) -> Figure | None:
         """Return the heat maps of pods and hosts; None without samples."""
@@ -176,7 +184,8 @@ class Bound(Shown):
         """
         from kitlib.diagnosis import summary
 
-        return judged("pod latency", summary.latency_checks(self._run()))
+        found = summary.latency_checks(self._run())
+        return judged("pod latency", [*self._measured, *found])
 
     def _run(self) -> Run:
         return load_run(self.path)

@@ -113,7 +113,8 @@ class Tour:
 
     Attributes:
         paths: What is measured of a pair, one right after the other: `pod`, `host`.
-        measure: Returns the rows of a pair on a path; a KitError is that pair's failure.
+        measure: Returns the rows of a pair on a path, given how many pairs are measured at a time;
+            a KitError is that pair's failure.
         api: Returns when the API answers; an ApiError ends the tour.
         tell: Says what is under way.
         missing: What could not be measured so far.
@@ -121,7 +122,7 @@ class Tour:
     """
 
     paths: Sequence[str]
-    measure: Callable[[Pair, str], list[Row]]
+    measure: Callable[[Pair, str, int], list[Row]]
     api: Callable[[], object]
     tell: Callable[[str], None]
     missing: list[Missing] = field(default_factory=list)
@@ -161,7 +162,7 @@ class Tour:
                 try:
                     if self._strikes[pair[0], path] >= STRIKES:
                         raise NoAgent(pair[0], f"given up after {STRIKES} failures in a row")
-                    kept.add(self.measure(pair, path))
+                    kept.add(self.measure(pair, path, len(todo)))
                 except KitError as error:
                     node = error.node if isinstance(error, NoAgent) else pair[0]
                     line = error.message.splitlines()[0]

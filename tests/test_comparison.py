@@ -25,6 +25,7 @@ from kitlib.errors import (
     PreconditionError,
     RecordError,
 )
+from kitlib.measure import Measured
 from kitlib.model import Verdict
 from kitlib.plugins import catalogue
 from kitlib.plugins.entry import Supported
@@ -193,8 +194,9 @@ def hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hosts:
         path.mkdir(exist_ok=True)
         return FakeSession(standing, path, overrides["plugin"])
 
-    def measure(session: FakeSession, rounds: int, **_: Any) -> None:
+    def measure(session: FakeSession, rounds: int, **_: Any) -> Measured:
         session.stage("latency")
+        return Measured(1, rounds, ())
 
     monkeypatch.setattr(comparison, "Session", SimpleNamespace(open=open_session))
     monkeypatch.setattr(comparison, "measure_latency", measure)

@@ -41,11 +41,11 @@ class Folder(Kept):
         return [(row["src"], row["dst"], row["path"]) for row in rows]
 
 
-def good(pair: Pair, path: str) -> list[Row]:
+def good(pair: Pair, path: str, _: int = 0) -> list[Row]:
     return [{"src": pair[0], "dst": pair[1], "path": path}]
 
 
-def tour(measure: Callable[[Pair, str], list[Row]] = good, **changes: Any) -> Tour:
+def tour(measure: Callable[[Pair, str, int], list[Row]] = good, **changes: Any) -> Tour:
     return Tour(**{"paths": PATHS, "measure": measure, "api": list, "tell": len, **changes})
 
 
@@ -68,12 +68,13 @@ def test_every_pair_is_measured_on_each_path_one_right_after_the_other(
     lock = threading.Lock()
     seen: dict[Pair, list[str]] = {}
 
-    def measure(pair: Pair, path: str) -> list[Row]:
+    def measure(pair: Pair, path: str, together: int) -> list[Row]:
         nonlocal most
         with lock:
             busy.update(pair)
             most = max(most, sum(busy.values()) // 2)
             assert max(busy.values()) == 1, "a node in two measurements at a time"
+            assert sum(busy.values()) // 2 <= together <= side_by_side
             seen.setdefault(pair, []).append(path)
         threading.Event().wait(0.002)
         with lock:
@@ -91,7 +92,7 @@ def test_what_failed_once_is_measured_behind_the_others(kept: Folder) -> None:
     plan = pairs.schedule(NODES, side_by_side=2)
     failed: list[tuple[Pair, str]] = []
 
-    def measure(pair: Pair, path: str) -> list[Row]:
+    def measure(pair: Pair, path: str, together: int) -> list[Row]:
         if pair[0] == "node-2" and path == "host" and len(failed) < 2:
             failed.append((pair, path))
             raise CommandError("node-2", "ping", None, "no end in 15 s")
@@ -108,7 +109,7 @@ def test_a_node_that_fails_again_and_again_is_given_up_and_named(kept: Folder) -
     plan = pairs.schedule(NODES, side_by_side=3)
     asked: Counter[str] = Counter()
 
-    def measure(pair: Pair, path: str) -> list[Row]:
+    def measure(pair: Pair, path: str, together: int) -> list[Row]:
         if pair[0] == "node-4" and path == "pod":
             asked[path] += 1
             raise CommandError("node-4", "ping", None, "no end in 15 s\nsecond line")
@@ -133,7 +134,7 @@ def test_a_node_without_agent_is_named_at_either_end_and_not_asked_again(kept: F
     plan = pairs.schedule(NODES)
     api: list[str] = []
 
-    def measure(pair: Pair, path: str) -> list[Row]:
+    def measure(pair: Pair, path: str, together: int) -> list[Row]:
         if "node-1" in pair and path == "pod":
             raise NoAgent("node-1", "ImagePullBackOff")
         return good(pair, path)
@@ -152,7 +153,7 @@ def test_the_api_is_asked_after_when_it_refuses_and_the_others_go_on(kept: Folde
     plan = pairs.schedule(NODES)
     api: list[str] = []
 
-    def measure(pair: Pair, path: str) -> list[Row]:
+    def measure(pair: Pair, path: str, together: int) -> list[Row]:
         if pair[0] == "node-3":
             raise ApiError("exec: dial tcp 10.77.0.14:10250: connect: no route to host", status=500)
         return good(pair, path)
@@ -179,7 +180,7 @@ def test_what_was_measured_is_kept_in_whatever_moment_it_ends(
     measured: list[tuple[str, str, str]] = []
     gone: list[BaseException] = []
 
-    def measure(pair: Pair, path: str) -> list[Row]:
+    def measure(pair: Pair, path: str, together: int) -> list[Row]:
         if len(measured) >= at:
             gone.append(end)
             raise end
@@ -210,7 +211,7 @@ def test_parts_are_written_while_it_goes_on(kept: Folder, monkeypatch: pytest.Mo
     monkeypatch.setattr(turns, "KEEP_EVERY", 0.0)
     seen: list[int] = []
 
-    def measure(pair: Pair, path: str) -> list[Row]:
+    def measure(pair: Pair, path: str, together: int) -> list[Row]:
         seen.append(len(list(kept.folder.iterdir())))
         return good(pair, path)
 

@@ -27,7 +27,7 @@ class Schedule:
         turns: Turns in order; within one no node occurs twice, so its pairs go side by side.
         of: How many ordered pairs the nodes have.
         seed: What the sample was drawn with, where it is one.
-        side_by_side: The most pairs in a turn that are allowed.
+        side_by_side: The most pairs that a turn can have.
     """
 
     turns: tuple[tuple[Pair, ...], ...]
@@ -69,7 +69,8 @@ def schedule(
         side_by_side: The most pairs in a turn; 0 is as many as the nodes have room for.
     """
     of = len(nodes) * (len(nodes) - 1)
-    width = side_by_side or max(len(nodes) // 2, 1)
+    room = max(len(nodes) // 2, 1)
+    width = min(side_by_side or room, room)
     if most and of > most:
         found = packed(sample(nodes, most, seed=seed, zones=zones), width)
     else:
