@@ -182,6 +182,37 @@ def test_the_percentiles_agree_with_numpy_for_groups_of_every_size() -> None:
     assert table.loc["n020", "p50_high_ms"] == ordered[14]
 
 
+def test_the_tables_of_many_packets_agree_with_the_plain_way_of_counting(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rows = [
+        sample(f"n{a}", f"n{b}", None if random.random() < 0.2 else float(random.lognormal()))
+        | {"round": int(random.integers(2)), "path": str(random.choice(["pod", "host"]))}
+        | {"warmup": bool(random.random() < 0.1), "duplicate": bool(random.random() < 0.1)}
+        for a, b in random.integers(5, size=(3000, 2))
+    ]
+    table = written(tmp_path, rows)  # names are categories; as plain text they give the same
+    kept = pd.DataFrame(rows).query("not warmup and not duplicate")
+    costs = frames.latency_costs(table)
+    pd.testing.assert_frame_equal(
+        costs.sort_values(["round", "src", "dst"], ignore_index=True),
+        frames.latency_costs(pd.DataFrame(rows)),
+    )
+    medians = kept.groupby(["path", "round", "src", "dst"])["rtt_ms"].median()
+    assert len(costs) == len(medians["pod"].dropna().index.intersection(medians["host"].index))
+    for _, row in costs.iterrows():
+        key = (row["round"], row["src"], row["dst"])
+        assert row["pod_p50_ms"] == pytest.approx(medians["pod"][key])
+        assert row["host_p50_ms"] == pytest.approx(medians["host"][key])
+    nodes = frames.latency_nodes(table).set_index(["node", "path"])
+    assert len(nodes) == 10
+    for (node, path), row in nodes.iterrows():
+        own = kept[kept["path"] == path]
+        ends = pd.concat([own[own["src"] == node], own[own["dst"] == node]])
+        assert (row["n"], row["lost"]) == (len(ends), ends["lost"].sum())
+        for percent in (5, 50, 99):
+            assert row[f"p{percent}_ms"] == pytest.approx(ends["rtt_ms"].quantile(percent / 100))
+
+
 def test_times_are_read_from_what_the_api_and_the_journal_write() -> None:
     assert parse_time("1970-01-01T00:01:00Z") == 60.0
     assert parse_time("1970-01-01T00:01:00.250000Z") == 60.25

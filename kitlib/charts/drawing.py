@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+from typing import Any
 
 import pandas as pd
 from matplotlib import colormaps, rc_context
@@ -52,6 +53,21 @@ class Picture(Figure):
         self.caption = caption
         lines = textwrap.fill(caption, int(width * 16))
         self.supxlabel(lines, fontsize=7.5, color=QUIET, x=0.01, ha="left")
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Save the figure: laid out here, and then drawn once.
+
+        By itself matplotlib draws a whole figure twice where a layout is wanted, the first time for
+        nothing but the places of its axes.
+        """
+        engine = self.get_layout_engine()
+        if engine is not None:
+            engine.execute(self)
+        self.set_layout_engine(None)
+        try:
+            super().savefig(*args, **kwargs)
+        finally:
+            self.set_layout_engine(engine)
 
     def png(self, dpi: int = 160) -> bytes:
         """Return the figure as PNG."""

@@ -47,7 +47,7 @@ SEED = 20
 NORMAL = 1.959964
 """The 97.5th percentile of the normal distribution."""
 _DRAWS = 200_000
-_GRID = 4096
+_GRID, _STEP = 4096, 64
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -117,13 +117,13 @@ class Clusters:
         of = np.array([place[each] for each in rounds], dtype=np.int64)
         self.rounds = len(names)
         self.once: Counts = np.ones(len(of), dtype=np.int64)
+        self.draws: Counts
+        if self.rounds == len(of) > 0:  # nothing is drawn within: all draws at once
+            self.draws = _even_draws(len(of), resamples, seed)
+            return
         draw = np.random.default_rng(seed)
         members = [np.flatnonzero(of == number) for number in range(self.rounds)]
-        self.draws: Counts = np.zeros((resamples, len(of)), dtype=np.int64)
-        if self.rounds == len(of) > 0:  # nothing is drawn within: all draws at once
-            even = np.full(len(of), 1 / len(of))
-            self.draws = draw.multinomial(len(of), even, size=resamples)
-            return
+        self.draws = np.zeros((resamples, len(of)), dtype=np.int64)
         for row in self.draws:
             for number in draw.integers(self.rounds, size=self.rounds):
                 cells = members[number]
@@ -167,20 +167,30 @@ def clustered_quantiles(
     """
     if not len(values):
         return [Interval(math.nan) for _ in shares]
-    exact = [float(np.quantile(values, share, method="inverted_cdf")) for share in shares]
+    order = np.argsort(values)
+    values, cells = values[order], cells[order]
+    exact = [float(each) for each in np.quantile(values, shares, method="inverted_cdf")]
     if clusters.rounds < 2:
         return [Interval(value) for value in exact]
     ranks = np.unique(np.linspace(0, len(values) - 1, _GRID).round().astype(int))
-    grid = np.unique(np.partition(values, ranks)[ranks])
-    place = cells * len(grid) + np.searchsorted(grid, values)
+    grid = np.unique(values[ranks])
+    each = np.diff(np.searchsorted(values, grid, side="right"), prepend=0)
+    place = cells * len(grid) + np.repeat(np.arange(len(grid)), each)
     counts = np.bincount(place, minlength=len(clusters.once) * len(grid))
     passed = np.cumsum(counts.reshape(len(clusters.once), len(grid)), axis=1, dtype=float)
-    drawn = clusters.draws.astype(float) @ passed
+    draws = clusters.draws.astype(float)
+    back = draws @ passed[:, -1:]
+    coarse = draws @ passed[:, ::_STEP]
     found = []
     for share, value in zip(shares, exact, strict=True):
-        enough = drawn >= share * drawn[:, -1:] - 1e-9
-        at = np.where(drawn[:, -1] > 0, grid[np.argmax(enough, axis=1)], math.nan)
-        found.append(_bounded(clusters, value, at, positive=True))
+        wanted = share * back - 1e-9
+        # The draws' quantiles lie near each other: only that part of the grid is looked at.
+        short = np.count_nonzero(coarse < wanted, axis=1)
+        first = max(int(short.min()) - 1, 0) * _STEP
+        part = slice(first, int(short.max()) * _STEP + 1)
+        at = first + np.argmax(draws @ passed[:, part] >= wanted, axis=1)
+        drawn = np.where(back[:, 0] > 0, grid[at], math.nan)
+        found.append(_bounded(clusters, value, drawn, positive=True))
     return found
 
 
@@ -273,6 +283,16 @@ def contrasts(values: Mapping[tuple[str, Hashable], float]) -> list[Contrast]:
             Contrast(names[one], names[other], difference, difference - half, difference + half)
         )
     return found
+
+
+@lru_cache(maxsize=2)
+def _even_draws(cells: int, resamples: int, seed: int) -> Counts:
+    """Return how often each cell is drawn, all being alike: the same for both paths of a run."""
+    draws = np.random.default_rng(seed).multinomial(
+        cells, np.full(cells, 1 / cells), size=resamples
+    )
+    draws.flags.writeable = False
+    return draws
 
 
 @lru_cache(maxsize=256)

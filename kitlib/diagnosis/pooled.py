@@ -41,7 +41,10 @@ def pooled(samples: pd.DataFrame, costs: pd.DataFrame, *, seed: int = SEED) -> p
         costs: `frames.latency_costs`.
         seed: What the resamples are drawn with.
     """
-    kept = samples[~samples["warmup"] & ~samples["duplicate"]] if len(samples) else samples
+    columns = ["round", "src", "dst", "path", "rtt_ms", "lost"]
+    kept = samples[columns]
+    if len(samples):
+        kept = samples.loc[~samples["warmup"] & ~samples["duplicate"], columns]
     rows = []
     for path in ("pod", "host"):
         own = kept[kept["path"] == path]
@@ -58,7 +61,7 @@ def _row(path: str, own: pd.DataFrame, costs: pd.DataFrame, seed: int) -> dict[s
     found = clustered_quantiles(clusters, values, cells[back], list(SHARES.values()))
     row: dict[str, Any] = {
         "path": path,
-        "pairs": len(own[["src", "dst"]].drop_duplicates()),
+        "pairs": own.groupby(["src", "dst"], observed=True, sort=False).ngroups,
         "rounds": own["round"].nunique(),
         "n": sent,
         "lost": lost,
@@ -77,9 +80,9 @@ def _row(path: str, own: pd.DataFrame, costs: pd.DataFrame, seed: int) -> dict[s
 
 def _clusters(rows: pd.DataFrame, seed: int) -> tuple[Clusters, Any]:
     """Return what is drawn, and each row's cell: a sender in a round."""
-    sender, _ = pd.factorize(rows["src"])
+    sender, senders = pd.factorize(rows["src"])
     number, _ = pd.factorize(rows["round"])
-    cells, names = pd.factorize(number * (len(set(sender)) + 1) + sender)
+    cells, names = pd.factorize(number * (len(senders) + 1) + sender)
     return Clusters(range(len(names)), seed=seed), cells
 
 

@@ -170,10 +170,13 @@ def _table(
 def checks(phases: pd.DataFrame) -> list[Check]:
     """Return what the moments say: nodes that never turned Ready, or did for the wrong reason."""
     found: list[Check] = []
-    for name, group in phases.groupby("node", sort=False):
-        node = str(name)
-        times = group.set_index("phase")["t"].dropna()
-        slack = pd.Timedelta(seconds=float(group["resolution_s"].fillna(0).max()))
+    known = phases.dropna(subset=["t"])
+    coarsest = known.groupby("node", sort=False)["resolution_s"].max()
+    by_node: dict[str, dict[str, pd.Timestamp]] = {}
+    for name, phase, t in zip(known["node"], known["phase"], known["t"], strict=True):
+        by_node.setdefault(str(name), {})[str(phase)] = t
+    for node, times in by_node.items():
+        slack = pd.Timedelta(seconds=float(coarsest[node]))
         if "registered" not in times:
             continue
         if "ready" not in times:

@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 
+_USED = ("round", "src", "dst", "path", "rtt_ms", "lost", "duplicate", "warmup")
+"""The columns of the samples that all this is made of."""
+
 MANY, SLOWEST = 40, 12
 """Above so many nodes a waterfall has the slowest ones only, below the distribution of all."""
 
@@ -59,12 +62,13 @@ def _measured(run: Run) -> _Measured:
 
 @lru_cache(maxsize=1)
 def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
-    samples = read_samples(Run(path))
+    samples = read_samples(Run(path), only=_USED)
+    costs = frames.latency_costs(samples)
     return _Measured(
         samples,
-        frames.latency_summary(samples),
+        frames.latency_summary(samples, costs),
         frames.latency_nodes(samples),
-        pooled.pooled(samples, frames.latency_costs(samples)),
+        pooled.pooled(samples, costs),
     )
 
 
