@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from kitlib.cells import Cells, coded, quantile, rising
 from kitlib.runs import Run, load_run
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "commands",
     "hosts",
     "latency_costs",
+    "latency_distribution",
     "latency_nodes",
     "latency_summary",
     "load_run",
@@ -64,6 +65,14 @@ NODE_COLUMNS = (
 )  # fmt: skip
 """`latency_nodes`: percentiles of all replies to packets that a node sent or was sent; n and lost
 count those packets, so each counts for two nodes."""
+
+DISTRIBUTION_COLUMNS = ("path", "n", "rtt_ms", "share_pct")
+"""`latency_distribution`: of a path's n packets, share_pct were back within rtt_ms; lost ones never
+are. One row for each reply, of more than 2,000 for so many evenly spaced ones, and for the median.
+"""
+
+_POINTS = 2000
+"""A distribution has so many points: more than a page has dots."""
 
 PERCENTILES = {"min_ms": 0.0, "p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "max_ms": 1.0}
 
@@ -188,7 +197,7 @@ def latency_summary(samples: pd.DataFrame, costs: pd.DataFrame | None = None) ->
     keys = ["src", "dst", "path"]
     if samples.empty:
         return _frame([], SUMMARY_COLUMNS)
-    cells = _Cells.of(samples, keys)
+    cells = Cells.of(samples, keys)
     rtt, lost, again, later = _columns(samples)
     there = np.flatnonzero(cells.counts(later))
     table = cells.named(there)
@@ -196,10 +205,10 @@ def latency_summary(samples: pd.DataFrame, costs: pd.DataFrame | None = None) ->
     table["lost"] = cells.counts(later & lost)[there]
     table["duplicates"] = cells.counts(later & again)[there]
     table["loss_pct"] = 100.0 * table["lost"] / table["n"]
-    values, counts, starts = cells.ordered(_rising(later & ~again & ~lost, rtt), rtt)
+    values, counts, starts = cells.ordered(rising(later & ~again & ~lost, rtt), rtt)
     counts, starts = counts[there], starts[there]
     for name, share in PERCENTILES.items():
-        table[name] = _quantile(values, counts, starts, share)
+        table[name] = quantile(values, counts, starts, share)
     ranks = np.array([_median_rank(size) for size in range(counts.max(initial=0) + 1)])[counts]
     known = ranks > 0
     table["p50_low_ms"], table["p50_high_ms"] = np.nan, np.nan
@@ -222,13 +231,13 @@ def latency_costs(samples: pd.DataFrame) -> pd.DataFrame:
     if samples.empty:
         return _frame([], COST_COLUMNS)
     rtt, lost, again, later = _columns(samples)
-    answered = _rising(later & ~again & ~lost, rtt)
-    cells = _Cells.of(samples, ["round", "src", "dst"])
+    answered = rising(later & ~again & ~lost, rtt)
+    cells = Cells.of(samples, ["round", "src", "dst"])
     middles, there = {}, np.ones(cells.size, dtype=bool)
     for path in ("pod", "host"):
         own = (samples["path"] == path).to_numpy(bool)
         values, counts, starts = cells.ordered(answered[own[answered]], rtt)
-        middles[path] = _quantile(values, counts, starts, 0.5)
+        middles[path] = quantile(values, counts, starts, 0.5)
         there &= counts > 0
     table = cells.named(np.flatnonzero(there))
     for path, middle in middles.items():
@@ -249,88 +258,46 @@ def latency_nodes(samples: pd.DataFrame) -> pd.DataFrame:
     if samples.empty:
         return _frame([], NODE_COLUMNS)
     rtt, lost, again, later = _columns(samples)
-    ends = [_coded(samples[end]) for end in ("src", "dst")]
+    ends = [coded(samples[end]) for end in ("src", "dst")]
     nodes = pd.Index(sorted({*ends[0][1], *ends[1][1]}))
-    path, paths = _coded(samples["path"])
+    path, paths = coded(samples["path"])
     cell = [nodes.get_indexer(names)[node] * len(paths) + path for node, names in ends]
-    cells = _Cells(["node", "path"], [nodes, paths], np.concatenate(cell))
+    cells = Cells(["node", "path"], [nodes, paths], np.concatenate(cell))
     twice = np.tile(later & ~again, 2)
     there = np.flatnonzero(cells.counts(twice))
     table = cells.named(there)
     table["n"] = cells.counts(twice)[there]
     table["lost"] = cells.counts(twice & np.tile(lost, 2))[there]
-    rising = _rising(later & ~again & ~lost, rtt)
-    both = np.column_stack([rising, rising + len(rtt)]).ravel()
+    replies = rising(later & ~again & ~lost, rtt)
+    both = np.column_stack([replies, replies + len(rtt)]).ravel()
     values, counts, starts = cells.ordered(both, np.tile(rtt, 2))
     for percent in (5, 25, 50, 75, 95, 99):
         name = f"p{percent}_ms"
-        table[name] = _quantile(values, counts[there], starts[there], percent / 100)
+        table[name] = quantile(values, counts[there], starts[there], percent / 100)
     return table[list(NODE_COLUMNS)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """The cells that rows belong to, one for each combination of some columns' values.
+def latency_distribution(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return how many packets of all pairs were back when; columns: DISTRIBUTION_COLUMNS.
 
-    A million rows are sorted and counted by whole numbers: by names it takes ten times as long.
+    Warm-up packets and duplicates are left out.
     """
-
-    keys: Sequence[str]
-    names: Sequence[Any]
-    cell: Any
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, keys: Sequence[str]) -> _Cells:
-        import numpy as np
-
-        codes, names = zip(*(_coded(frame[key]) for key in keys), strict=True)
-        return cls(keys, names, np.ravel_multi_index(codes, tuple(map(len, names))))
-
-    @property
-    def size(self) -> int:
-        return math.prod(map(len, self.names))
-
-    def counts(self, rows: Any) -> Any:
-        """Return how many of these rows are in each cell."""
-        import numpy as np
-
-        return np.bincount(self.cell[rows], minlength=self.size)
-
-    def named(self, cells: Any) -> pd.DataFrame:
-        """Return the keys of these cells, names as text."""
-        import numpy as np
-        import pandas as pd
-
-        places = np.unravel_index(cells, tuple(map(len, self.names)))
-        taken = [names.take(place) for names, place in zip(self.names, places, strict=True)]
-        found = pd.DataFrame(dict(zip(self.keys, taken, strict=True)))
-        return found.astype({key: "str" for key in self.keys if found[key].dtype.kind not in "iu"})
-
-    def ordered(self, rows: Any, values: Any) -> tuple[Any, Any, Any]:
-        """Return these rows' values by cell and size, and how many and from where each cell has.
-
-        Args:
-            rows: Their numbers, in the order of their values (`_rising`).
-            values: Of all rows.
-        """
-        import numpy as np
-
-        cell, values = self.cell[rows], values[rows]
-        order = np.arange(len(values))
-        for shift in range(0, max(self.size - 1, 1).bit_length(), 16):
-            digit = (cell[order] >> shift).astype(np.uint16)
-            order = order[np.argsort(digit, kind="stable")]  # 16 bits: a radix sort, no comparing
-        counts = np.bincount(cell, minlength=self.size)
-        return values[order], counts, np.cumsum(counts) - counts
-
-
-def _coded(column: pd.Series[Any]) -> tuple[Any, Any]:
-    """Return each row's place among the column's values, and these in their order."""
+    import numpy as np
     import pandas as pd
 
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy("int64"), column.cat.categories
-    return pd.factorize(column, sort=True)
+    rtt, lost, again, later = _columns(samples)
+    found = [_frame([], DISTRIBUTION_COLUMNS)]
+    for path in ("pod", "host") if len(samples) else ():
+        own = later & ~again & (samples["path"] == path).to_numpy(bool)
+        times, sent = np.sort(rtt[own & ~lost]), int(own.sum())
+        if not len(times):
+            continue
+        ranks = np.linspace(0, len(times) - 1, _POINTS).round().astype(int)
+        ranks = np.unique(np.append(ranks, min(sent // 2, len(times) - 1)))
+        shares = 100.0 * (ranks + 1) / sent
+        columns = {"path": path, "n": sent, "rtt_ms": times[ranks], "share_pct": shares}
+        found.append(pd.DataFrame(columns))
+    return pd.concat(found[1:] or found, ignore_index=True)
 
 
 def _columns(samples: pd.DataFrame) -> tuple[Any, Any, Any, Any]:
@@ -338,29 +305,6 @@ def _columns(samples: pd.DataFrame) -> tuple[Any, Any, Any, Any]:
     rtt = samples["rtt_ms"].to_numpy(float)
     lost, again, warm = (samples[name].to_numpy(bool) for name in ("lost", "duplicate", "warmup"))
     return rtt, lost, again, ~warm
-
-
-def _rising(rows: Any, values: Any) -> Any:
-    """Return the numbers of these rows in the order of their values."""
-    import numpy as np
-
-    numbers = np.flatnonzero(rows)
-    return numbers[np.argsort(values[numbers])]
-
-
-def _quantile(values: Any, counts: Any, starts: Any, share: float) -> Any:
-    """Return each cell's quantile, linear between neighbours; NaN for a cell without values."""
-    import numpy as np
-
-    place = np.maximum(counts - 1, 0) * share
-    below = np.floor(place).astype(int)
-    above = np.minimum(below + 1, np.maximum(counts - 1, 0))
-    last = max(len(values) - 1, 0)
-    if not len(values):
-        return np.full(len(counts), np.nan)
-    low = values[np.minimum(starts + below, last)]
-    high = values[np.minimum(starts + above, last)]
-    return np.where(counts > 0, low + (high - low) * (place - below), np.nan)
 
 
 @lru_cache(maxsize=256)

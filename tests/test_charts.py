@@ -50,7 +50,7 @@ def test_every_function_draws_on_its_ax_and_returns_it(tmp_path: Path) -> None:
     ax = Figure().add_subplot()
     assert charts.latency_heatmap(ax, frames.latency_summary(table), names) is ax
     ax = Figure().add_subplot()
-    assert charts.latency_ecdf(ax, table) is ax
+    assert charts.latency_ecdf(ax, frames.latency_distribution(table)) is ax
     assert ax.get_xlabel().startswith("Round-trip time, µs")
     assert ax.get_ylabel() == "Share of packets back, %"
 
@@ -110,7 +110,7 @@ def test_both_panels_have_one_scale(tmp_path: Path) -> None:
 
 def test_lost_packets_keep_the_distribution_below_all(tmp_path: Path) -> None:
     run = load_run(whole_run(tmp_path, 2, loses=[("worker-1", "control-plane-1", 20)]))
-    ax = charts.latency_ecdf(Figure().add_subplot(), read_samples(run))
+    ax = charts.latency_ecdf(Figure().add_subplot(), frames.latency_distribution(read_samples(run)))
     tops = {str(line.get_label())[:3]: max(line.get_ydata()) for line in ax.lines[::2]}
     assert tops == {"hos": 100.0, "pod": 50.0}
 

@@ -149,6 +149,25 @@ def test_the_percentiles_are_of_all_samples_not_of_rounds(tmp_path: Path) -> Non
     assert table["p90_ms"] == 1.0
 
 
+def test_the_distribution_has_the_median_and_both_ends_however_many_packets_there_are() -> None:
+    random = np.random.default_rng(7)
+    for sent in (1, 2, 5, 20_001):
+        times = np.sort(random.lognormal(size=sent))
+        lost = random.random(sent) < 0.1
+        rows = pd.DataFrame({"rtt_ms": np.where(lost, np.nan, times), "lost": lost})
+        rows = rows.assign(src="a", dst="b", path="pod", duplicate=False, warmup=False)
+        table = frames.latency_distribution(rows)
+        assert tuple(table.columns) == frames.DISTRIBUTION_COLUMNS
+        assert len(table) <= 2001
+        back = times[~lost]
+        for _, row in table.iloc[:: max(len(table) // 50, 1)].iterrows():
+            assert row["share_pct"] == pytest.approx(100 * (back <= row["rtt_ms"]).sum() / sent)
+        ends = [table["rtt_ms"].min(), table["rtt_ms"].max()] if len(back) else []
+        assert ends == [each for each in back[[0, -1]] if len(back)]
+        if len(back) > sent // 2:
+            assert back[sent // 2] in set(table["rtt_ms"])
+
+
 @pytest.mark.parametrize(("n", "rank"), [(5, 0), (6, 1), (8, 1), (9, 2), (20, 6), (100, 40)])
 def test_the_interval_of_the_median_has_the_ranks_of_the_sign_test(n: int, rank: int) -> None:
     assert frames._median_rank(n) == rank

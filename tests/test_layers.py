@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ),
         ("judgement", "checks hints"),
         ("action", "stages"),
-        ("seeing", "charts diagnosis frames runs samples"),
+        ("seeing", "cells charts diagnosis frames runs samples"),
         (
             "people",
             "alone bundling cli comparison comparison_page comparison_plan confirming diagnosing "
@@ -48,7 +48,7 @@ SOLE_IMPORTERS = {
     "kubernetes": {"kube"},
     "websocket": {"kube", "podshell"},
     "urllib3": {"kube"},
-    "pandas": {"frames", "charts", "diagnosis"},
+    "pandas": {"cells", "frames", "charts", "diagnosis"},
     "pyarrow": {"frames", "samples"},
     "matplotlib": {"charts"},
     "papermill": {"notebooks"},

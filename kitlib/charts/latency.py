@@ -37,8 +37,6 @@ ALL_NAMED = 30
 """Up to so many nodes are all named on an axis; of more, about so many."""
 _SLOWEST = 8
 """So many of the slowest nodes are named in a chart of more than are all named."""
-_POINTS = 2000
-"""A distribution's line has so many points: more than a page has dots."""
 _BANDS = ("p5", "p25", "p50", "p75", "p95")
 POD, HOST = "#00336f", "#7d7d7d"
 
@@ -215,34 +213,31 @@ def _mark(
     )  # fmt: skip
 
 
-def latency_ecdf(ax: Axes, samples: pd.DataFrame) -> Axes:
+def latency_ecdf(ax: Axes, distribution: pd.DataFrame) -> Axes:
     """Return `ax` with the share of packets that were back within a time, pod and host path.
 
     Lost packets count as never back: with loss a line ends below 100 %.
 
     Args:
         ax: Where to draw.
-        samples: `samples.read_samples`; warm-up and duplicates are left out.
+        distribution: `frames.latency_distribution`.
     """
-    kept = samples[~samples["warmup"] & ~samples["duplicate"]]
-    factor, unit = unit_of(kept["rtt_ms"])
+    factor, unit = unit_of(distribution["rtt_ms"])
     looks: dict[str, dict[str, Any]] = {
         "host": {"color": HOST, "ls": "--", "lw": 1.8, "label": "host to host (baseline)"},
         "pod": {"color": POD, "ls": "-", "lw": 2.2, "label": "pod to pod"},
     }
     spread = 1.0
     for path, look in looks.items():
-        own = kept[kept["path"] == path]
-        times = np.sort(own["rtt_ms"].dropna().to_numpy() * factor)
-        if not len(times):
+        own = distribution[distribution["path"] == path]
+        if own.empty:
             continue
-        share = 100.0 * np.arange(1, len(times) + 1) / len(own)
-        drawn = np.unique(np.linspace(0, len(times) - 1, _POINTS).round().astype(int))
-        label = f"{look['label']}, n = {len(own):,}"
-        ax.step(times[drawn], share[drawn], where="post", **{**look, "label": label})
+        times, shares = own["rtt_ms"].to_numpy(float) * factor, own["share_pct"].to_numpy(float)
+        label = f"{look['label']}, n = {own['n'].iloc[0]:,}"
+        ax.step(times, shares, where="post", **{**look, "label": label})
         spread = max(spread, float(times[-1] / max(times[0], 1e-9)))
-        middle = len(own) // 2
-        if middle < len(times):
+        middle = int(np.argmax(shares > 50.0))
+        if shares[middle] > 50.0:
             ax.plot([times[middle]], [50], marker="o", ms=5, color=look["color"])
             right = path == "pod"
             ax.annotate(

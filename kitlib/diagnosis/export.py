@@ -23,7 +23,8 @@ EXPORTS: dict[str, tuple[Callable[[Run], Picture | None], Callable[[Run], pd.Dat
     "stages": (summary.stage_figure, frames.stages),
     "readiness": (summary.readiness_figure, summary.node_phases),
     "latency": (summary.latency_figure, summary.latency_table),
-    "latency_nodes": (summary.latency_distribution, summary.latency_nodes),
+    "latency_distribution": (summary.latency_distribution, summary.latency_shares),
+    "latency_nodes": (lambda _: None, summary.latency_nodes),
     "latency_all": (lambda _: None, summary.latency_pooled),
 }
 """Name of the files -> the picture (none for a table alone) and the table."""
@@ -55,6 +56,8 @@ COLUMNS = {
     "lost": "of these, without a reply",
     "loss_pct": "lost in percent of n",
     "duplicates": "replies that came twice",
+    "rtt_ms": "a round-trip time, milliseconds",
+    "share_pct": "of the path's n packets, percent that were back within it",
     "min_ms": "the fastest reply, milliseconds",
     "p5_ms": "5 % of all replies took no longer, milliseconds",
     "p25_ms": "25 % of all replies took no longer, milliseconds",

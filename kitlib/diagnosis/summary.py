@@ -24,6 +24,7 @@ __all__ = [
     "latency_figure",
     "latency_nodes",
     "latency_pooled",
+    "latency_shares",
     "latency_table",
     "measured_nodes",
     "node_phases",
@@ -47,7 +48,8 @@ MANY, SLOWEST = 40, 12
 class _Measured:
     """A run's samples and what is computed of them; nobody changes these tables."""
 
-    samples: pd.DataFrame
+    names: tuple[str, ...]
+    distribution: pd.DataFrame
     summary: pd.DataFrame
     nodes: pd.DataFrame
     pooled: pd.DataFrame
@@ -64,8 +66,10 @@ def _measured(run: Run) -> _Measured:
 def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
     samples = read_samples(Run(path), only=_USED)
     costs = frames.latency_costs(samples)
+    seen = {str(name) for end in ("src", "dst") for name in samples[end].unique()}
     return _Measured(
-        samples,
+        tuple(sorted(seen)),
+        frames.latency_distribution(samples),
         frames.latency_summary(samples, costs),
         frames.latency_nodes(samples),
         pooled.pooled(samples, costs),
@@ -232,10 +236,8 @@ def readiness_checks(run: Run) -> list[Check]:
 
 def measured_nodes(run: Run) -> list[str]:
     """Return the nodes in the order of the parameters, then any others that were measured."""
-    samples = _measured(run).samples
-    seen = [*samples["src"].unique(), *samples["dst"].unique()]
     named = [host.name for host in run.hosts]
-    return [*named, *sorted({str(name) for name in seen} - set(named))]
+    return [*named, *(name for name in _measured(run).names if name not in named)]
 
 
 def latency_figure(run: Run) -> Picture | None:
@@ -277,11 +279,11 @@ def latency_figure(run: Run) -> Picture | None:
 
 def latency_distribution(run: Run) -> Picture | None:
     """Return the distribution of all round trips, pod and host path; None when not measured."""
-    samples = _measured(run).samples
-    if samples.empty:
+    distribution, table = _measured(run).distribution, _measured(run).pooled
+    if not _measured(run).names:
         return None
-    middles = samples[~samples["warmup"]].groupby("path", observed=True)["rtt_ms"].median()
-    said = ", ".join(f"{path} path {value:.3f} ms" for path, value in middles.items())
+    middles = zip(table["path"], table["p50_ms"], strict=True)
+    said = ", ".join(f"{path} path {value:.3f} ms" for path, value in middles)
     nodes = _measured(run).nodes
     pods = nodes[nodes["path"] == "pod"].sort_values("p50_ms", ascending=False)
     slowest = ", ".join(
@@ -294,7 +296,7 @@ def latency_distribution(run: Run) -> Picture | None:
         f"of each node's packets between pods; slowest medians: {slowest or 'none'}.",
     )  # fmt: skip
     left, right = picture.subplots(1, 2, width_ratios=(1.15, 1))
-    charts.latency_ecdf(left, samples)
+    charts.latency_ecdf(left, distribution)
     charts.latency_bands(right, nodes)
     return picture
 
@@ -307,6 +309,11 @@ def latency_table(run: Run) -> pd.DataFrame:
 def latency_nodes(run: Run) -> pd.DataFrame:
     """Return `frames.latency_nodes` of the run."""
     return _measured(run).nodes.copy()
+
+
+def latency_shares(run: Run) -> pd.DataFrame:
+    """Return `frames.latency_distribution` of the run."""
+    return _measured(run).distribution.copy()
 
 
 def latency_pooled(run: Run) -> pd.DataFrame:
