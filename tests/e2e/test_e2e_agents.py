@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 from kit_help import Kit
@@ -126,3 +127,18 @@ def test_an_api_that_stays_away_is_said_and_the_next_run_sweeps(
         with agents(session.context, other) as found:
             found.require()
         until(lambda: spaces(kit) == [], 60)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("moment", ["create namespace", "remove namespace"])
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.4])
+def test_ctrl_c_leaves_nothing_around_its_making_and_removal(
+    kit: Kit, moment: str, seconds: float
+) -> None:
+    """tests/test_agents.py has every moment; here it is a process, a signal and a real API."""
+    kit.stand("join")
+    running = kit.start("stage", "verify", "{params}")
+    running.until_line(lambda line: line["kind"] == "change" and moment in line["data"]["what"])
+    time.sleep(seconds)
+    running.interrupt().failed(130, "verify: interrupted")
+    assert spaces(kit) == []
