@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,7 +28,6 @@ from kitlib.command import Cmd, Secret
 from kitlib.errors import ApiError, CommandError, ParseError
 from kitlib.masking import mask_text, remember
 from kitlib.model import CommandResult
-from kitlib.podshell import PodShell
 
 __all__ = ["Kube", "Obj", "WatchExpired"]
 
@@ -221,12 +219,8 @@ class Kube:
             seconds=time.monotonic() - started,
         )
 
-    def shell(self, namespace: str, pod: str) -> PodShell:
-        """Return a shell in a pod that stays open over many commands; close it at the end."""
-        return PodShell(f"{namespace}/{pod}", partial(self.open_exec, namespace, pod))
-
     def open_exec(self, namespace: str, pod: str, argv: Sequence[str]) -> WebSocket:
-        """Return an open exec with standard input, for who speaks its protocol: a PodShell.
+        """Return an open exec with standard input, for a `PodShell` to speak through.
 
         Raises:
             ApiError: It could not start (no such pod, the kubelet is out of reach).

@@ -16,7 +16,6 @@ from typing import Any
 
 from kitlib import __version__
 from kitlib.checks import unsupported
-from kitlib.command import Cmd
 from kitlib.doors import ApiDoors, HostDoors
 from kitlib.errors import Interrupted, KitError, ParamsError, PreconditionError
 from kitlib.inventory import Inventory
@@ -25,7 +24,7 @@ from kitlib.kube import Kube
 from kitlib.kubeconfig import Kubeconfig, is_kubeconfig, read_kubeconfig
 from kitlib.living import look_at
 from kitlib.masking import mask, remember
-from kitlib.model import CommandResult, Outcome, Verdict
+from kitlib.model import Outcome, Verdict
 from kitlib.params import Params, load, of_cluster
 from kitlib.recorder import write_once
 from kitlib.runlock import Owner
@@ -321,10 +320,6 @@ class Session:
             ApiError: It did not answer within `wait` seconds; the last reason is in the message.
         """
         return self.doors.kube(wait=wait)
-
-    def quietly(self, host: str, cmd: Cmd) -> CommandResult:
-        """Return what a reading command did on a host, without a record of its own."""
-        return self.doors.quietly(host, cmd)
 
 
 def _source(path: Path, context: str) -> Kubeconfig | None:

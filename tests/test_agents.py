@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -192,6 +193,16 @@ def test_commands_run_in_the_agent_of_a_node(whole) -> None:
         f"{planned.namespace}/{pod}" for pod in ("agent-pod-1", "agent-host-1", "agent-pod-2")
     ]
     assert kube.namespaces == []
+
+
+def test_each_agent_is_asked_once_for_its_tools(whole) -> None:
+    ctx, kube, _ = whole
+    with agents(ctx, wanted(ctx, host_network=True)) as found:
+        there = {tool for tool in ("ping", "curl", "dig", "iperf3", "ip") if shutil.which(tool)}
+        for _ in range(2):
+            assert found.tools("w-1") & {"ping", "curl", "dig", "iperf3", "ip"} == there
+        assert found.tools("w-1", "host") == found.tools("w-1")
+    assert sum(method == "EXEC" for method, _ in kube.calls) == 2
 
 
 def test_only_reading_commands_run_in_agents(whole) -> None:

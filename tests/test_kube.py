@@ -8,16 +8,19 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import apikit
 import pytest
 import yaml
 from aiohttp import web
+from podkit import serve_exec
 
-from kitlib.command import Cmd
+from kitlib.command import Cmd, script
 from kitlib.errors import ApiError, CommandError, ParseError
 from kitlib.kube import Kube, WatchExpired
+from kitlib.podshell import PodShell
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -261,6 +264,8 @@ class Kubelet(apikit.FakeKubelet):
 
     async def _exec(self, request: web.Request) -> web.WebSocketResponse:
         program = request.query.getall("command")[0]
+        if program == "sh":
+            return await serve_exec(request)
         if program not in ("vanish", "hang"):
             return await super()._exec(request)
         channels = web.WebSocketResponse(protocols=["v4.channel.k8s.io"])
@@ -297,6 +302,18 @@ def test_a_command_in_a_pod_comes_back_whole(kube, pod):
     assert result.exit_status == 0
     assert kube.exec("default", "echo", Cmd.of("exit", "3")).exit_status == 3
     assert kube.text("/api/v1/namespaces/default/pods/echo/log") == "log of c\n"
+
+
+def test_a_shell_in_a_pod_goes_through_the_api(kube, pod):
+    with PodShell("node-1", partial(kube.open_exec, "default", "echo")) as shell:
+        for number in range(30):
+            result = shell.run(script("echo $1; echo $1 >&2; exit 3", str(number)))
+            said = f"{number}\n"
+            assert (result.stdout, result.stderr, result.exit_status) == (said, said, 3)
+        assert len(shell.run(script("head -c 300000 /dev/zero | tr '\\0' x")).stdout) == 300_000
+    with pytest.raises(ApiError, match="exec in default/none") as caught:
+        PodShell("node-1", partial(kube.open_exec, "default", "none")).run(Cmd.of("true"))
+    assert caught.value.status == 404
 
 
 def test_a_command_in_no_pod_is_an_error_of_the_api(kube):

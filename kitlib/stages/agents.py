@@ -21,6 +21,7 @@ from kitlib.fanout import fan_out
 from kitlib.kube import Kube, Obj
 from kitlib.model import CLUSTER, CommandResult
 from kitlib.podshell import PodShell
+from kitlib.probes import tools
 from kitlib.retry import Deadline
 from kitlib.stages import agent_objects, agent_space
 from kitlib.stages.agent_objects import SERVICE, node_of, path_of, runs, why_not
@@ -182,6 +183,7 @@ class Agents:
     _agents: Mapping[Place, Agent]
     _shells: dict[Place, PodShell] = field(default_factory=dict)
     _serving: dict[Place, bool] = field(default_factory=dict)
+    _tools: dict[Place, frozenset[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _renewed: float = field(default_factory=time.monotonic)
 
@@ -240,6 +242,16 @@ class Agents:
                 (node, path), self._new_shell(agent)
             )
         return shell.run(cmd, timeout=cmd.timeout or EXEC_SECONDS)
+
+    def tools(self, node: str, path: str = "pod") -> frozenset[str]:
+        """Return which of the probes' tools the agent's image has; each agent is asked once.
+
+        Raises:
+            ParseError: The answer is not understood; beside these, what `run` raises.
+        """
+        if (node, path) not in self._tools:
+            self._tools[node, path] = tools.parse(self.run(node, tools.command(), path).stdout)
+        return self._tools[node, path]
 
     def serves(self, node: str, path: str = "pod") -> bool:
         """Return whether the agent's HTTP server listens; it is waited for once."""
