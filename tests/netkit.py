@@ -52,7 +52,7 @@ class Net:
             busybox: Tools that are BusyBox's in it, whatever else the machine has.
             place: Where it runs.
         """
-        done = self.run(place, "sh", "-c", _functions(busybox) + _bare(cmd))
+        done = self.run(place, "sh", "-c", _functions(busybox) + bare(cmd))
         return done.stdout + done.stderr
 
     def must(self, place: str, line: str) -> None:
@@ -109,7 +109,7 @@ def _functions(busybox: Sequence[str]) -> str:
     return "".join(f'{name}() {{ busybox {name} "$@"; }}; ' for name in busybox)
 
 
-def _bare(cmd: Cmd) -> str:
+def bare(cmd: Cmd) -> str:
     """Return a script's own text, so that functions are known in it; else the line."""
     match cmd.argv:
         case ("sh", "-c", text, "sh", *rest):

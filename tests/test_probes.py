@@ -202,6 +202,19 @@ def test_every_probe_of_a_record_has_a_tool_and_every_choice_a_module_that_is_th
             assert callable(module.parse)
 
 
+def test_the_page_of_probes_names_each_with_its_tools() -> None:
+    page = (Path(__file__).parents[1] / "docs/probes.md").read_text()
+    lines = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    by = {name: cells[4] for cells in lines for name in re.findall(r"`(\w+)`", cells[1])}
+    assert set(by) == set(PROBES)
+    for probe, row in tools.CHOICES.items():
+        named = re.findall(r"\b(" + "|".join(each.tool for each in row) + r")\b", by[probe])
+        assert named == [each.tool for each in row], probe
+        assert by[probe].count("yes or no") == sum(not each.timed for each in row) or probe in (
+            "routes", "policy",
+        ), probe  # fmt: skip
+
+
 def test_of_several_tools_the_first_choice_is_taken_and_none_has_a_remedy() -> None:
     everything = {each.tool for row in tools.CHOICES.values() for each in row}
     chosen = tools.choose("http", everything)
@@ -213,6 +226,23 @@ def test_of_several_tools_the_first_choice_is_taken_and_none_has_a_remedy() -> N
     assert tools.choose("tcp_rr", {"wget", "nc"}) is None
     said = tools.remedy("dns_cluster_udp", "an.image:1")
     assert said.startswith("set diagnose.image to one that has dig or nslookup; an.image:1 ")
+
+
+def test_where_a_limit_could_not_have_been_seen_the_row_says_so() -> None:
+    told = {}
+    for _, case in (each.values for each in cases("mtu")):
+        if "expect" in case:
+            found = mtu.parse(case["text"])
+            row = mtu.row(found, round=1, src="a", dst="b", path="pod", started=1.0)
+            assert set(row) == set(PROBES["mtu"].columns)
+            told[case["printed_by"].split()[0], case["name"]] = row["reason"]
+    assert told["iputils", "healthy"] == ""
+    assert told["BusyBox", "healthy"] == (
+        "this ping cannot forbid fragments (BusyBox): a smaller limit would not be seen"
+    )
+    assert (
+        told["BusyBox", "black hole above 1400"] == told["iputils", "black hole above 1400"] == ""
+    )
 
 
 def test_an_answer_without_a_time_is_not_lost() -> None:

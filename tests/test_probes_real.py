@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import netkit
 import pytest
 from netkit import NO_ROUTE, NOBODY, ODD, SERVER, Net
 
+import kitlib
 from kitlib.command import Cmd
 from kitlib.probes import curl, dig, dns, fping, http, iperf3, mtu, ping, routes, tcp, tools
 from kitlib.probes.timed import Sample
 
+LAB = """{name}() {{ {python} -SE -c "import sys; sys.path.insert(0, '{root}');
+from kitlib.lab.applets.{name} import main; sys.exit(main(sys.argv[1:]))" "$@"; }}; """
 PAGES, SILENT, CLOSED, BULK = 8000, 8001, 8002, 5201
 
 
@@ -297,3 +302,38 @@ def test_the_tools_that_are_there_are_told(net: Net) -> None:
     bare = Cmd(tools.command().argv, env={"PATH": "/nowhere"})
     done = net.run("client", "/bin/sh", "-c", f"PATH=/nowhere; {bare.argv[2]}", "sh", "ping", "ip")
     assert tools.parse(done.stdout) == frozenset()
+
+
+def test_the_labs_own_tools_are_read_like_the_real_ones(net: Net) -> None:
+    """They stand in where the machine has none: same commands, same parsers, same verdicts."""
+
+    def printed(name: str, cmd: Cmd) -> str:
+        stand_in = LAB.format(
+            name=name, python=sys.executable, root=Path(kitlib.__file__).parents[1]
+        )
+        done = net.run("client", "sh", "-c", f"{stand_in} {netkit.bare(cmd)}")
+        return done.stdout + done.stderr
+
+    def fetched(address: str, port: int, kept: bool = False) -> list[curl.Exchange]:
+        cmd = curl.command(f"http://{address}:{port}/", count=2, timeout=1, kept=kept)
+        return curl.parse(printed("curl", cmd), count=2)
+
+    kept = fetched(SERVER, PAGES, kept=True)
+    assert answered(curl.responses(kept), 2)
+    assert [(each.kept, each.server) for each in kept] == [(False, "worker-1"), (True, "worker-1")]
+    assert answered(curl.connects(fetched(SERVER, PAGES)), 2)
+    assert lost(curl.connects(fetched(SERVER, CLOSED))) == {"Connection refused"}
+    assert lost(curl.connects(fetched(NO_ROUTE, PAGES))) == {"Network is unreachable"}
+    assert lost(curl.responses(fetched(SERVER, SILENT))) == {"timed out waiting for the answer"}
+
+    def asked(name: str, over_tcp: bool) -> list[dig.Lookup]:
+        cmd = dig.command(name, SERVER, tcp=over_tcp, count=2, timeout=1)
+        return dig.parse(printed("dig", cmd), count=2)
+
+    for over_tcp in (False, True):
+        assert answered(dig.times(asked("two.test", over_tcp)), 2)
+        assert lost(dig.times(asked("nosuch.test", over_tcp))) == {"NXDOMAIN"}
+        assert lost(dig.times(asked("unheard.test", over_tcp))) == {"timed out"}
+    for port, lost_for in ((PAGES, ""), (CLOSED, "Connection refused")):
+        sample = tcp.parse(printed("nc", tcp.command(SERVER, port, timeout=1)))
+        assert (sample.lost, sample.reason) == (bool(lost_for), lost_for)

@@ -154,8 +154,8 @@ def _exchange(seq: int, said: re.Match[str], body: list[str], why: str) -> Excha
         _seconds(said[each]) for each in ("name", "connect", "ready", "first", "total")
     )
     done, status = said["exit"] == "0", int(said["status"])
-    kept = done and said["connects"] == "0"
-    connected, answered = connect > 0, status > 0 and first > 0
+    kept = said["connects"] == "0" and ready > 0  # it could send, and did not connect
+    connected, answered = said["connects"] != "0" and connect > 0, status > 0 and first > 0
     ordered = (name <= connect or not connected) and (max(name, connect) <= first or not answered)
     if not ordered or total < max(connect, ready, first):
         raise _strange(f"times that run backwards: {said[0]}")
@@ -165,7 +165,7 @@ def _exchange(seq: int, said: re.Match[str], body: list[str], why: str) -> Excha
     if int(said["exit"]) == _CANNOT_CONNECT and why:
         error = why.strip()
     elif int(said["exit"]) == _TIMED_OUT:
-        error = f"timed out {'waiting for the answer' if connected else 'connecting'}"
+        error = f"timed out {'waiting for the answer' if connected or kept else 'connecting'}"
     first_line = next((line.strip() for line in body if line.strip()), "")
     return Exchange(
         seq,

@@ -60,7 +60,7 @@ _PART = re.compile(r"^~(route|interface|try|end)\b ?(.*)$", re.M)
 _INTERFACE = re.compile(r"(?P<name>\S{1,64}) (?P<mtu>\d{1,6})")
 _TRY = re.compile(r"(?P<size>\d{1,6}) (?P<how>-M do|none)")
 _ROUTE_MTU = re.compile(r"\bmtu (?:lock )?(?P<mtu>\d{1,6})\b")
-_WORDS = "fragments cannot be forbidden with this ping (BusyBox): only black holes are seen"
+_UNSURE = "this ping cannot forbid fragments (BusyBox): a smaller limit would not be seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,10 @@ def parse(text: str) -> PathMtu:
 def row(
     found: PathMtu, *, round: int, src: str, dst: str, path: str, started: float
 ) -> dict[str, object]:
-    """Return the result as a row for `samples.write_samples` (probe `mtu`)."""
-    reasons = [found.reason, "" if found.exact else _WORDS]
+    """Return the result as a row for `samples.write_samples` (probe `mtu`).
+
+    Its reason also says where a limit, of which none was found, could not have been seen.
+    """
     return {
         "round": round,
         "src": src,
@@ -176,7 +178,7 @@ def row(
         "interface_mtu": found.claimed,
         "passes_bytes": found.passes,
         "fails_bytes": found.fails,
-        "reason": "; ".join(filter(None, reasons)),
+        "reason": found.reason or ("" if found.exact or found.fails else _UNSURE),
         "t": started,
     }
 

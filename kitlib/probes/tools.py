@@ -33,6 +33,10 @@ class Choice:
     why: str = ""
 
 
+_ECHO = (
+    Choice("ping", "ping", why="names why each packet was lost, marks duplicates"),
+    Choice("fping", "fping", why="as exact; sweeps of many addresses by one process"),
+)
 _CURL = Choice("curl", "curl", why="microseconds, several exchanges in one process")
 _NC = Choice("nc", "tcp", timed=False, why="says only whether the port can be reached")
 _WGET = Choice("wget", "http", timed=False, why="says only whether the page came")
@@ -40,10 +44,9 @@ _DIG = Choice("dig", "dig", why="microseconds, UDP and TCP apart, each question 
 _NSLOOKUP = Choice("nslookup", "dns", timed=False, why="UDP only, asks again by itself, no times")
 
 CHOICES: Mapping[str, tuple[Choice, ...]] = {
-    "ping": (
-        Choice("ping", "ping", why="names why each packet was lost, marks duplicates"),
-        Choice("fping", "fping", why="as exact; sweeps of many addresses by one process"),
-    ),
+    "ping": _ECHO,
+    "reach": _ECHO,
+    "reach_gateway": _ECHO,
     "tcp_connect": (_CURL, _NC),
     "tcp_rr": (_CURL,),
     "http": (_CURL, _WGET),

@@ -84,7 +84,9 @@ class Connection:
             name, _, value = line.partition(":")
             said[name.strip().lower()] = value.strip()
         status = int(words[1])
+        asked = any(header.lower() == "connection: close" for header in headers)
         keep = said.get("connection", "").lower() != "close" and words[0] != "HTTP/1.0"
+        keep = keep and not asked
         if method == "HEAD" or status in (204, 304):
             body = b""
         elif said.get("transfer-encoding", "").lower() == "chunked":
