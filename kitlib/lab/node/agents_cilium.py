@@ -14,6 +14,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from kitlib.lab.node import agent, datapath, leader, overlay, ranges, wiring
+from kitlib.lab.node.enforcing import policies_enforced
 from kitlib.lab.node.images import Program, idle, register
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, Informer, Obj
 
@@ -132,14 +133,15 @@ async def cilium(program: Program) -> int:
             _set_aside(program)
         agent.configure(_CONF, _CONFLIST)
         program.log('level=info msg="Daemon initialization completed"')
-        await agent.keep(
-            program,
-            client,
-            [_NODES],
-            lambda nodes: peers(nodes, host.name),
-            learn=lambda far: overlay.routed_peer(_TUNNEL, far, source=router),
-            forget=lambda far: overlay.routed_forget(_TUNNEL, far),
-        )
+        async with policies_enforced(program, "cilium"):
+            await agent.keep(
+                program,
+                client,
+                [_NODES],
+                lambda nodes: peers(nodes, host.name),
+                learn=lambda far: overlay.routed_peer(_TUNNEL, far, source=router),
+                forget=lambda far: overlay.routed_forget(_TUNNEL, far),
+            )
     return 0
 
 

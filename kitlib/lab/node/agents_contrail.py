@@ -16,6 +16,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from kitlib.lab.node import agent, overlay, ranges, wiring
+from kitlib.lab.node.enforcing import policies_enforced
 from kitlib.lab.node.images import Program, register
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, Informer, Obj
 
@@ -133,14 +134,15 @@ async def vrouter_agent(program: Program) -> int:
         )
         wired.save(Path(wiring.AGENTS["contrail-k8s-cni"].file))
         program.log(f"INFO: agent is ready; addresses {part} of {pool}")
-        await agent.keep(
-            program,
-            client,
-            [_CONFIG, "/api/v1/nodes"],
-            lambda maps, nodes: peers(maps, nodes, host.name),
-            learn=lambda far: overlay.routed_peer(_TUNNEL, far),
-            forget=lambda far: overlay.routed_forget(_TUNNEL, far),
-        )
+        async with policies_enforced(program, "contrail", stays=False):
+            await agent.keep(
+                program,
+                client,
+                [_CONFIG, "/api/v1/nodes"],
+                lambda maps, nodes: peers(maps, nodes, host.name),
+                learn=lambda far: overlay.routed_peer(_TUNNEL, far),
+                forget=lambda far: overlay.routed_forget(_TUNNEL, far),
+            )
     return 0
 
 

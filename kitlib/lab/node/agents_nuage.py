@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from kitlib.lab.node import agent, datapath, overlay, ranges, wiring
+from kitlib.lab.node.enforcing import policies_enforced
 from kitlib.lab.node.images import Program, idle, register
 from kitlib.lab.node.kubelet_client import Obj
 
@@ -112,14 +113,15 @@ async def vrs(program: Program) -> int:
         wired = wiring.Wiring("bridge", own, gateway, mtu, device=BRIDGE)
         wired.save(Path(wiring.AGENTS["nuage-cni-k8s"].file))
         program.log(f"subnet {own} of {pool}")
-        await agent.keep(
-            program,
-            client,
-            ["/api/v1/nodes", path],
-            lambda nodes, maps: subnets(list(nodes), list(maps), host.name),
-            learn=lambda peer: datapath.vxlan_peer(DEVICE, peer),
-            forget=lambda peer: datapath.vxlan_forget(DEVICE, peer),
-        )
+        async with policies_enforced(program, "nuage"):
+            await agent.keep(
+                program,
+                client,
+                ["/api/v1/nodes", path],
+                lambda nodes, maps: subnets(list(nodes), list(maps), host.name),
+                learn=lambda peer: datapath.vxlan_peer(DEVICE, peer),
+                forget=lambda peer: datapath.vxlan_forget(DEVICE, peer),
+            )
     return 0
 
 

@@ -17,6 +17,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from kitlib.lab.node import agent, datapath, kubeproxy, leader, overlay, ranges, wiring
+from kitlib.lab.node.enforcing import policies_enforced
 from kitlib.lab.node.images import Program, idle, register
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, Informer, Obj
 
@@ -163,17 +164,18 @@ async def _controller(program: Program) -> int:
         agent.configure("10-ovn-kubernetes.conf", _CONF)
         program.log(f"I1 node.go:1] OVN Kube Node initialized and ready; subnet {part}")
         own = str(part.network_address + 2)
-        await asyncio.gather(
-            kubeproxy.serve(program, client, str(pool), _SERVICES),
-            agent.keep(
-                program,
-                client,
-                ["/api/v1/nodes"],
-                lambda nodes: peers(nodes, host.name),
-                learn=lambda far: overlay.routed_peer(tunnel, far, source=own),
-                forget=lambda far: overlay.routed_forget(tunnel, far),
-            ),
-        )
+        async with policies_enforced(program, _TABLE):
+            await asyncio.gather(
+                kubeproxy.serve(program, client, str(pool), _SERVICES),
+                agent.keep(
+                    program,
+                    client,
+                    ["/api/v1/nodes"],
+                    lambda nodes: peers(nodes, host.name),
+                    learn=lambda far: overlay.routed_peer(tunnel, far, source=own),
+                    forget=lambda far: overlay.routed_forget(tunnel, far),
+                ),
+            )
     return 0
 
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from kitlib.lab.node import agent, datapath, romana_store
+from kitlib.lab.node.enforcing import policies_enforced
 from kitlib.lab.node.images import Program, idle, register
 
 __all__ = ["DAEMON", "STORE", "change_script", "foreign", "network_of", "routes"]
@@ -111,6 +112,14 @@ async def romana_agent(program: Program) -> int:
     agent.install(["romana"], "romana")
     agent.configure(_FILE, _CONFIG)
     program.log(f"INFO: installed CNI in {agent.CNI_DIR}/{_FILE}")
+    async with policies_enforced(program, "romana"):
+        await _follow_blocks(program)
+    return 0
+
+
+async def _follow_blocks(program: Program) -> None:
+    """Keep the host's routes like the blocks that the store tells of, until cancelled."""
+    host = program.host
     version, pool = -1, ""
     known: dict[str, str] = {}
     while True:

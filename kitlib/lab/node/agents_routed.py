@@ -13,6 +13,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from kitlib.lab.node import agent, cni, datapath
+from kitlib.lab.node.enforcing import policies_enforced
 from kitlib.lab.node.images import Program, register
 from kitlib.lab.node.klog import klog
 from kitlib.lab.node.kubelet_client import ApiClient, ApiRefused, Obj
@@ -99,9 +100,14 @@ async def kube_router(program: Program) -> int:
             f"Setting MTU of kube-bridge interface to: {mtu}",
         )
     )
-    await _follow(
-        program, client, ["/api/v1/nodes"], lambda nodes: pod_cidr_routes(nodes, host.name), "17"
-    )
+    async with policies_enforced(program, "kube-router-filter-ipv4"):
+        await _follow(
+            program,
+            client,
+            ["/api/v1/nodes"],
+            lambda nodes: pod_cidr_routes(nodes, host.name),
+            "17",
+        )
     return 0
 
 
@@ -166,13 +172,14 @@ async def calico_node(program: Program) -> int:
     program.log(f"Calico node started successfully; block {block} of pool {pool}")
     wrapped = program.env.get("CALICO_IPV4POOL_IPIP", "Never") == "Always"
     with agent.standing_in(host, _NO_IPIP if wrapped else _OFF):
-        await _follow(
-            program,
-            client,
-            ["/api/v1/nodes", _BLOCKS],
-            lambda nodes, blocks: block_routes(blocks, nodes, host.name),
-            "12",
-        )
+        async with policies_enforced(program, "calico"):
+            await _follow(
+                program,
+                client,
+                ["/api/v1/nodes", _BLOCKS],
+                lambda nodes, blocks: block_routes(blocks, nodes, host.name),
+                "12",
+            )
     return 0
 
 

@@ -13,6 +13,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from kitlib.lab.node import agent, datapath, overlay, ranges, wiring
+from kitlib.lab.node.enforcing import policies_enforced
 from kitlib.lab.node.images import Program, idle, register
 
 __all__ = ["device_script", "peers_register", "weave"]
@@ -93,4 +94,8 @@ async def weave(program: Program) -> int:
     return 0
 
 
-register("weave-npc", images=("weave-npc",))(idle)
+@register("weave-npc", images=("weave-npc",))
+async def weave_npc(program: Program) -> int:
+    """Be the network policy controller until stopped."""
+    async with policies_enforced(program, "weave"):
+        return await idle(program)
