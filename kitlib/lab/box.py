@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kitlib.lab import balancer, fileserver, kernel
+from kitlib.lab.holding import Held
 from kitlib.lab.pid1 import stay_behind
 
 __all__ = ["BRIDGE", "GATEWAY"]
@@ -39,6 +40,7 @@ class _Host:
     state: str = "starting"
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     faults: list[str] = field(default_factory=list)
+    held: Held | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -152,8 +154,10 @@ class _Box:
             }
         reader, writer = host.streams
         async with host.turn:
-            if request["fault"] == "host-down":
-                await _cable(host.cable, "down" if request["op"] == "break" else "up")
+            try:
+                await _at_the_cable(host, request["fault"], request["op"] == "break")
+            except OSError as error:
+                return {"error": f"{request['host']}: {error}", "remedy": "see box.log"}
             writer.write(json.dumps(request).encode() + b"\n")
             await writer.drain()
             line = await reader.readline()
@@ -178,9 +182,23 @@ def _plug_in(channel: socket.socket, config: Mapping[str, Any], cable: str) -> N
     channel.sendall(b"\n")
 
 
-async def _cable(name: str, state: str) -> None:
-    process = await asyncio.create_subprocess_exec("ip", "link", "set", name, state)
-    await process.wait()
+async def _at_the_cable(host: _Host, fault: str, broken: bool) -> None:
+    """Do or undo what a fault does outside the host: to its cable.
+
+    Raises:
+        OSError: It could not be done; the cable is as it was.
+    """
+    if fault == "host-down":
+        state = "down" if broken else "up"
+        process = await asyncio.create_subprocess_exec("ip", "link", "set", host.cable, state)
+        await process.wait()
+    elif fault == "slow-node" and broken and host.held is None:
+        held = Held(host.cable, BRIDGE)
+        await held.start()
+        host.held = held
+    elif fault == "slow-node" and not broken and host.held is not None:
+        await host.held.stop()
+        host.held = None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kitlib.lab import hostclock
+from kitlib.lab import hostclock, missing_routes
+from kitlib.lab.holding import HELD
 from kitlib.lab.hostapi import LabHost
 from kitlib.model import CommandResult
 
@@ -69,8 +70,15 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "plugin-crashloop": Fault("the network plugin's container ends again and again", False),
     "port-closed": Fault(
-        "the firewall drops VXLAN (UDP 4789, 6784, 8472), BGP (TCP 179), the kubelet (TCP 10250)",
+        "the firewall drops tunnels (UDP 4789, 6081, 6784, 8472, 51234), BGP (TCP 179) and the"
+        " kubelet (TCP 10250)",
         True,
+    ),
+    "route-missing": Fault(
+        "the host's routes to one other node's pods vanish, as often as they are added anew", True
+    ),
+    "slow-node": Fault(
+        f"all packets of the host wait {HELD * 1000:g} ms on the lab's network, each way", True
     ),
     "ssh-drop": Fault(f"SSH connections die when a command has run for {SSH_DROP_AFTER:g} s", True),
     "swap-on": Fault("the host swaps, which the kubelet does not stand", False),
@@ -106,7 +114,7 @@ _RULES: Mapping[str, str] = {
     "port-closed": """
         chain input {
             type filter hook input priority 0;
-            iifname eth0 udp dport { 4789, 6784, 8472 } drop
+            iifname eth0 udp dport { 4789, 6081, 6784, 8472, 51234 } drop
             iifname eth0 tcp dport { 179, 10250 } drop
         }
     """,
@@ -122,13 +130,18 @@ Undo = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def apply(name: str, host: LabHost) -> Undo | None:
-    """Make the fault on this host; return what undoes it, None when it is a flag alone."""
+    """Make the fault on this host; return what undoes it.
+
+    None when it is a flag alone, or made outside the host (`host-down` and `slow-node`: box).
+    """
     if name in _RULES:
         return await _firewall(f"lab_{name.replace('-', '_')}", _RULES[name], host.run)
     if name == "br-netfilter-missing":
         return await _without_br_netfilter(host.run)
     if name == "clock-skew":
         return _skewed()
+    if name == "route-missing":
+        return await missing_routes.apply(host)
     if name == "duplicate-hostname":
         return _named_as_another(host)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -9,7 +10,7 @@ from lab_help import HOSTS, Lab, until
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from kitlib.errors import LabError
-from kitlib.lab import verbs
+from kitlib.lab import holding, verbs
 
 pytestmark = pytest.mark.lab
 
@@ -141,3 +142,82 @@ def test_unknown_names_are_refused_with_what_there_is(stub_lab: Lab) -> None:
     with pytest.raises(LabError, match="no such host: worker-9") as error:
         verbs.break_(stub_lab.state_dir, "host-down", "worker-9")
     assert "worker-2" in error.value.remedy
+
+
+ROUTES = """\
+ip link add tun type vxlan external dstport 4999; ip link set tun up
+ip neigh replace 10.244.2.0 lladdr 02:4c:0a:4d:00:0d dev tun nud permanent
+ip route replace 10.244.2.0/24 encap ip id 2 dst 10.77.0.13 via 10.244.2.0 dev tun onlink
+ip link add flan type vxlan id 1 dev eth0 dstport 4998 nolearning local 10.77.0.12
+ip link set flan up
+for n in 3 4; do
+  ip neigh replace 10.244.$n.0 lladdr 02:00:00:00:00:0$n dev flan nud permanent
+  ip route replace 10.244.$n.0/24 via 10.244.$n.0 dev flan onlink
+done
+bridge fdb replace 02:00:00:00:00:03 dev flan dst 10.77.0.13 self permanent
+bridge fdb replace 02:00:00:00:00:04 dev flan dst 10.77.0.11 self permanent
+ip route replace 192.168.5.0/26 via 10.77.0.13 dev eth0 proto bird
+ip route replace 192.168.6.0/26 via 10.77.0.11 dev eth0 proto bird"""
+CLEAR = "ip link del tun; ip link del flan; ip route flush proto bird"
+
+
+def test_routes_to_one_node_vanish_and_stay_away_whatever_they_lead_through(stub_lab: Lab) -> None:
+    """By its address, by a tunnel in the route, by what a VXLAN device knows of the next hop."""
+
+    def there() -> set[str]:
+        found = stub_lab.run("ip -4 route show | cut -d' ' -f1").stdout.split()
+        return {route for route in found if route.startswith(("10.244", "192.168"))}
+
+    try:
+        assert stub_lab.run(ROUTES).ok
+        routes = stub_lab.run("ip -4 route show").stdout
+        others = {"10.244.4.0/24", "192.168.6.0/26"}
+        gone = {"10.244.2.0/24", "10.244.3.0/24", "192.168.5.0/26"}
+        assert there() == others | gone
+        verbs.break_(stub_lab.state_dir, "route-missing", "worker-1")
+        assert there() == others
+        stub_lab.run("ip route replace 192.168.5.0/26 via 10.77.0.13 dev eth0 proto bird")
+        until(lambda: there() == others)
+        verbs.heal(stub_lab.state_dir)
+        assert there() == others | gone
+        assert stub_lab.run("ip -4 route show").stdout == routes
+    finally:
+        stub_lab.run(CLEAR)
+
+
+def _round_trips(lab: Lab, count: int, host: str = "worker-2", options: str = "") -> list[float]:
+    """Return the round trip times of pings to worker-1 that were answered, in milliseconds."""
+    ping = f"ping -c {count} -i 0.01 {options} worker-1"
+    return [float(time) for time in re.findall(r"time=([0-9.]+) ms", lab.run(ping, host).stdout)]
+
+
+def test_a_slow_node_answers_everything_late_and_loses_nothing(stub_lab: Lab) -> None:
+    twice = holding.HELD * 1000 * 2
+    assert min(_round_trips(stub_lab, 10)) < twice / 2
+    verbs.break_(stub_lab.state_dir, "slow-node", "worker-1")
+    slow = _round_trips(stub_lab, 50)
+    assert len(slow) == 50
+    assert min(slow) >= twice
+    assert sorted(slow)[len(slow) // 2] < twice * 2, "half of them wait little longer"
+    burst = stub_lab.run("ping -c 150 -l 150 -i 0.002 -q worker-1", "worker-2").stdout
+    assert "150 received, 0% packet loss" in burst
+    assert min(_round_trips(stub_lab, 5, options="-s 4000")) >= twice, "fragments too"
+    server = "socket.create_server(('', 9000)).accept()[0].makefile('rb').read(3000000)"
+    stub_lab.run(f'/run/lab/python -c "import socket; {server}" >/dev/null 2>&1 &', "worker-1")
+    stub_lab.run("sleep 1")
+    assert stub_lab.run("head -c 3000000 /dev/zero > /dev/tcp/10.77.0.12/9000", "worker-2").ok
+    verbs.heal(stub_lab.state_dir)
+    healed = _round_trips(stub_lab, 20)
+    assert len(healed) == 20
+    assert min(healed) < twice / 2
+
+
+def test_a_slow_node_can_be_taken_down_and_come_back(stub_lab: Lab) -> None:
+    for fault in ("slow-node", "host-down"):
+        verbs.break_(stub_lab.state_dir, fault, "worker-1")
+    assert _round_trips(stub_lab, 1, options="-W 1") == []
+    verbs.heal(stub_lab.state_dir, "host-down")
+    until(lambda: bool(_round_trips(stub_lab, 1, options="-W 1")))
+    assert min(_round_trips(stub_lab, 5)) >= holding.HELD * 2000
+    verbs.heal(stub_lab.state_dir)
+    until(lambda: min(_round_trips(stub_lab, 5), default=99.0) < holding.HELD * 1000)

@@ -73,6 +73,8 @@ def _ask(name: str, kind: int) -> tuple[int, list[str]]:
         ("198.135.97.10.in-addr.arpa", wire.PTR, wire.NOERROR, ["p2.default.svc.cluster.local"]),
         ("9.9.9.9.in-addr.arpa", wire.PTR, wire.NXDOMAIN, []),
         ("example.org", wire.A, wire.SERVFAIL, []),
+        ("kubernetes.io", wire.A, wire.NOERROR, ["192.0.2.80"]),
+        ("kubernetes.io", wire.AAAA, wire.NOERROR, []),
     ],
 )
 def test_answers(name: str, kind: int, code: int, values: list[str]) -> None:

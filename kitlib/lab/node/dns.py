@@ -1,7 +1,8 @@
 """CoreDNS: a small real DNS server that answers the cluster's names from the API.
 
 Answers A, SRV and PTR for Services and pods under the cluster domain, as CoreDNS's kubernetes
-plugin does; names outside get SERVFAIL, because a lab has no resolver to forward to.
+plugin does. A lab has no resolver to forward to: one name outside has an address made up, from the
+range for documentation, and all others get SERVFAIL.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from kitlib.lab.node import netns
 from kitlib.lab.node.images import Program, register
 from kitlib.lab.node.kubelet_client import Informer, Obj
 
-__all__ = ["Answer", "Question", "Zone", "decode", "encode"]
+__all__ = ["OUTSIDE", "Answer", "Question", "Zone", "decode", "encode"]
 
 _TTL = 30
+OUTSIDE = {"kubernetes.io": "192.0.2.80"}
+"""The names outside the cluster that a lab knows, and the addresses that it makes up for them."""
 _Respond = Callable[[bytes, int], bytes]
 
 
@@ -119,6 +122,8 @@ class Zone:
         if name in self.ptr:
             wanted = [Answer(name, PTR, self.ptr[name])] if kind in (PTR, ANY) else []
             return NOERROR, wanted
+        if name in OUTSIDE:
+            return NOERROR, [Answer(name, A, OUTSIDE[name])] if kind in (A, ANY) else []
         if name != self.domain and not name.endswith(f".{self.domain}"):
             return (NXDOMAIN if name.endswith(".in-addr.arpa") else SERVFAIL), []
         addresses = self.a.get(name) or self._pod(name)
