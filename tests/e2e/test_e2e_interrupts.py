@@ -123,7 +123,8 @@ def test_a_notebook_is_interrupted(kit: Kit, signum: int) -> None:
     running = slow.start("build", "{params}", program=program)
     running.until_line(waiting("round 1 of 1"))
     done = running.interrupt(signum).failed(130, "interrupted").kept("INTERRUPTED")
-    assert (done.run_dir / "report.html").is_file()
+    assert (done.record["partial"], list(done.record["missing"])) == (True, ["latency"])
+    assert "latency: 6 of 6 pairs in round 1 of 1" in (done.run_dir / "report.html").read_text()
     nothing_is_left_in_the_cluster(kit, "verify")
 
 
