@@ -14,10 +14,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kitlib.checks import device_counters
-from kitlib.command import script
+from kitlib.command import Cmd, script
 from kitlib.errors import ChecksFailed, CommandError, ParseError, PreconditionError
 from kitlib.facts import HostFacts
 from kitlib.fanout import fan_out
@@ -36,6 +36,7 @@ __all__ = ["PATHS", "STAGE", "Measured", "measure_latency", "planned"]
 STAGE = "latency"
 """The name under which the journal keeps what happens here."""
 PATHS = ("pod", "host")
+_AT_ONCE = 'said=$("$@" 2>&1); status=$?; printf "%s\\n" "$said"; exit $status'
 ZONE = "topology.kubernetes.io/zone"
 API_SECONDS = 60
 """So long the API may be away in the middle of a measurement."""
@@ -196,7 +197,7 @@ class _Work:
         for node in pair:
             if not addresses.get(node):
                 raise NoAgent(node, self.agents.missing.get((node, path), "it has no address"))
-        cmd = ping.command(addresses[target], count=count, interval=self.probe.interval)
+        cmd = _at_once(ping.command(addresses[target], count=count, interval=self.probe.interval))
         started = self._origin + time.monotonic()
         result = self.agents.run(source, cmd, path=path)
         try:
@@ -239,6 +240,15 @@ class _Work:
 
     def _tell(self, text: str) -> None:
         self.session.context.waiting(CLUSTER, text)
+
+
+def _at_once(cmd: Cmd) -> Cmd:
+    """Return the command so that what it prints is sent when it has ended.
+
+    Sent line by line, each reply would be relayed by the node, its kubelet and the API while the
+    next packets are under way.
+    """
+    return replace(script(_AT_ONCE, *cmd.argv), timeout=cmd.timeout)
 
 
 def _readable(session: Session) -> dict[str, HostFacts]:
