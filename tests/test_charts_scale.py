@@ -95,6 +95,25 @@ def test_a_large_heat_map_says_in_words_what_stands_out(record: Run) -> None:
     assert drawing.count("<path") + drawing.count("<use") < 24 * 24 * 5
 
 
+def test_what_stands_out_is_named_on_the_axes_of_many_nodes() -> None:
+    names = [f"n{number:03}" for number in range(120)]
+    pairs = pd.DataFrame(itertools.permutations(names, 2), columns=["src", "dst"])
+    table = pairs.assign(path="pod", n=5, lost=0, p50_ms=0.2)
+    marked = ["n119", "n041", "n042", "n000"]
+    ax = charts.latency_heatmap(Figure().add_subplot(), table, names, marked=marked)
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        shown = {label.get_text(): label.get_fontweight() for label in labels}
+        assert {name for name, weight in shown.items() if weight == "bold"} == set(marked) - {
+            "n042"  # its name would lie on the one beside it
+        }
+        rows = sorted(map(names.index, shown))
+        assert min(b - a for a, b in itertools.pairwise(rows)) >= 3
+        assert max(b - a for a, b in itertools.pairwise(rows)) <= 10
+    assert "120 in all" in ax.get_xlabel()
+    few = charts.latency_heatmap(Figure().add_subplot(), table, names[:20], marked=marked)
+    assert [label.get_text() for label in few.get_yticklabels()] == names[:20]
+
+
 @pytest.mark.parametrize("nodes", [3, 40])
 def test_the_bands_have_the_percentiles_of_each_nodes_packets(nodes: int) -> None:
     draw = np.random.default_rng(3)

@@ -42,11 +42,24 @@ _SCREEN = 100
 
 
 class Picture(Figure):
-    """A figure that carries where its numbers come from, and shows itself in a notebook."""
+    """A figure that carries where its numbers come from, and shows itself in a notebook.
 
-    def __init__(self, width: float, height: float, *, caption: str, alt: str) -> None:
+    Args:
+        width: Inches.
+        height: Inches.
+        caption: Where the numbers come from; it stands below.
+        alt: What the figure shows, in words.
+        square: Whether its axes keep their shape, so that they cannot fill all the room.
+    """
+
+    def __init__(
+        self, width: float, height: float, *, caption: str, alt: str, square: bool = False
+    ) -> None:
         super().__init__(
-            figsize=(width, height), dpi=_SCREEN, layout="constrained", facecolor="white"
+            figsize=(width, height),
+            dpi=_SCREEN,
+            layout="compressed" if square else "constrained",
+            facecolor="white",
         )
         FigureCanvasAgg(self)
         self.alt = alt

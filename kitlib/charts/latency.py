@@ -8,7 +8,7 @@ is said in words, and marks are one raster, so that 40,000 pairs are no 40,000 p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ ALL_NAMED = 30
 _SLOWEST = 8
 """So many of the slowest nodes are named in a chart of more than are all named."""
 _BANDS = ("p5", "p25", "p50", "p75", "p95")
+_LIGHT = 0.47
+"""From this part of the colour scale on dark words are easier to read than white ones."""
 POD, HOST = "#00336f", "#7d7d7d"
 
 
@@ -111,6 +113,7 @@ def latency_heatmap(
     column: str = "p50_ms",
     scale: Normalize | None = None,
     title: str = "",
+    marked: Collection[str] = (),
 ) -> Axes:
     """Return `ax` with a square for each ordered pair: row sends, column answers.
 
@@ -126,6 +129,7 @@ def latency_heatmap(
         column: Which latency.
         scale: The colour scale, to share it between panels.
         title: Heading of the panel.
+        marked: Nodes that are named on axes that have no room for all names, in bold.
     """
     factor, unit = unit_of(summary[column])
     norm = scale or latency_scale(summary, column)
@@ -148,7 +152,7 @@ def latency_heatmap(
     else:
         _mark(ax, rows, columns, values, lost, silent, norm)
     every = 1 if len(nodes) <= ALL_NAMED else math.ceil(len(nodes) / (ALL_NAMED - 5))
-    ticks = list(range(0, len(nodes), every))
+    ticks = _ticks([place[name] for name in marked if name in place], len(nodes), every)
     names = [nodes[index] for index in ticks]
     small = 9 if len(nodes) <= 12 else 7.5 if few else 6.5
     turn = len(nodes) > 4 or max((len(name) for name in nodes), default=0) > 10
@@ -164,36 +168,50 @@ def latency_heatmap(
         ax.set_yticks(np.arange(-0.5, len(nodes)), minor=True)
         ax.grid(which="minor", color="white", lw=1.5)
     ax.tick_params(which="both", length=0)
-    thinned = "" if every == 1 else f" (one of {every} named, {len(nodes)} in all)"
+    thinned = "" if every == 1 else f" (one of about {every} is named, {len(nodes)} in all)"
+    if every > 1 and marked:
+        thinned = f"{thinned[:-1]}; bold: see above)"
+        for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+            label.set_fontweight("bold" if label.get_text() in marked else "normal")
     ax.set_xlabel(f"to{thinned}", fontsize=9)
     ax.set_ylabel(f"from{thinned}", fontsize=9)
     ax.set_title(title or f"{path} to {path}, {column[:3]} in {unit}", loc="left", fontsize=10.5)
-    ax.set_frame_on(False)
+    ax.set_frame_on(not few)  # the slowest node is the last: in grey its pairs are nearly white
+    for spine in ax.spines.values():
+        spine.set(color="#888888", linewidth=0.6)
     return ax
+
+
+def _ticks(marked: Sequence[int], count: int, every: int) -> list[int]:
+    """Return which of the rows are named: the marked ones, and of the others one of so many."""
+    if every == 1:
+        return list(range(count))
+    apart = math.ceil(count / 40)  # names that are nearer would lie on each other
+    found: list[int] = []
+    for row in (*marked, *range(0, count, every)):
+        if all(abs(row - other) >= apart for other in found):
+            found.append(row)
+    return sorted(found)
 
 
 def _label(
     ax: Axes, y: int, x: int, value: float, lost: int, silent: bool, norm: Normalize, size: float
 ) -> None:
     """Write into a pair's square what it took, and what was lost."""
+    # Words inside of a square need no room of their own: the layout need not measure each.
+    centred: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
     if silent:
         ax.add_patch(
             Rectangle((x - 0.5, y - 0.5), 1, 1, fc="white", ec="#777777", hatch="/////", lw=0)
         )
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        ax.text(
-            x, y, "no\nreply", ha="center", va="center", fontsize=size, color=INK, bbox=box,
-            linespacing=0.9,
-        )  # fmt: skip
+        ax.text(x, y, "no\nreply", fontsize=size, color=INK, bbox=box, linespacing=0.9, **centred)
         return
-    ink = INK if norm(value) > 0.55 else "white"
+    ink = INK if norm(value) > _LIGHT else "white"
     up = 0.14 if lost else 0.0
-    ax.text(x, y - up, in_figures(value), ha="center", va="center", fontsize=size, color=ink)
+    ax.text(x, y - up, in_figures(value), fontsize=size, color=ink, **centred)
     if lost:
-        words = f"{lost} lost"
-        ax.text(
-            x, y + 0.24, words, ha="center", va="center", fontsize=max(size - 2, 4.8), color=ink
-        )
+        ax.text(x, y + 0.24, f"{lost} lost", fontsize=max(size - 2, 4.8), color=ink, **centred)
 
 
 def _mark(
@@ -202,7 +220,7 @@ def _mark(
     """Mark what lost packets with a dot, what never answered with a cross; one raster each."""
     cell = 330 / max(ax.get_xlim()[1] + 0.5, 1)  # points, on a panel of about that width
     some = (lost > 0) & ~silent
-    inks = np.where(np.asarray(norm(values[some])) > 0.55, INK, "white")
+    inks = np.where(np.asarray(norm(values[some])) > _LIGHT, INK, "white")
     ax.scatter(
         columns[some], rows[some], s=max(0.4, (0.32 * cell) ** 2), c=list(inks), marker="o",
         linewidths=0, rasterized=True,
@@ -267,7 +285,8 @@ def latency_bands(ax: Axes, nodes: pd.DataFrame) -> Axes:
         ax: Where to draw.
         nodes: `frames.latency_nodes`; the pod path is shown, the host path where there is no other.
     """
-    own = nodes[nodes["path"] == ("pod" if (nodes["path"] == "pod").any() else "host")]
+    pods = (nodes["path"] == "pod").any()
+    own = nodes[nodes["path"] == ("pod" if pods else "host")]
     own = own.dropna(subset=["p50_ms"]).sort_values(["p50_ms", "node"], ascending=[False, True])
     factor, unit = unit_of(own["p50_ms"])
     rows = np.arange(len(own))
@@ -315,5 +334,6 @@ def latency_bands(ax: Axes, nodes: pd.DataFrame) -> Axes:
         ax.set_xlim(0, high * 1.05)
     ax.set_xlabel(f"Round-trip time, {unit}" + (" (log scale)" if wide else ""))
     key = " (dot p50, thick p25 to p75, thin p5 to p95)" if all_named else ""
-    ax.set_title(f"To and from each node{key}", loc="left", fontsize=9 if key else 11, color=INK)
+    title = f"Between {'pods' if pods else 'hosts'}, by node{key}"
+    ax.set_title(title, loc="left", fontsize=9 if key else 11, color=INK)
     return plain(ax, grid="x")

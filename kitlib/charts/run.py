@@ -80,7 +80,7 @@ def stage_timeline(ax: Axes, stages: pd.DataFrame, hosts: pd.DataFrame | None = 
     ax.set_ylim(len(stages) - 0.35, -0.5)
     ax.set_xlim(0, end * 1.13)
     ax.set_xlabel("Seconds since the run started")
-    thin = " (thin lines: each host's part)" if hosts is not None and len(hosts) else ""
+    thin = " (grey below: each host's part)" if hosts is not None and len(hosts) else ""
     ax.set_title(f"How long each stage took{thin}", loc="left", fontsize=11, color=INK)
     return plain(ax, grid="x")
 
@@ -123,7 +123,7 @@ def readiness_waterfall(
             nothing_asked = number > 0 and waited != waited  # NaN: no wait of the node's own
             if width > 0 and not nothing_asked:
                 bars.setdefault(phase, []).append(_box(left, row - 0.31, width, 0.62))
-                if few and width > end * 0.05:
+                if few and width > end * 0.06:
                     dark = order.index(phase) < len(order) / 2
                     ax.text(
                         left + width / 2, row, in_seconds(width), ha="center", va="center",

@@ -105,29 +105,25 @@ def standing_out(
     answered = pods.dropna(subset=["p50_ms"]).sort_values("p50_ms", ascending=False)
     lost, sent = int(pods["lost"].sum()), int(pods["n"].sum())
     told = []
+    hosts = summary[summary["path"] == "host"].dropna(subset=["p50_ms"])
     if len(answered):
         told.append(
             f"Pod to pod {number(answered['p50_ms'].min())} to {number(answered['p50_ms'].max())} "
             f"{unit}, median pair {number(answered['p50_ms'].median())}; "
             f"{lost} of {sent} packets lost."
         )
-        slow = ", ".join(
-            f"{src} to {dst} {number(value)}"
-            for src, dst, value in answered.head(most)[["src", "dst", "p50_ms"]].itertuples(
-                index=False
-            )
-        )
+    if len(hosts):
+        low, high = hosts["p50_ms"].min(), hosts["p50_ms"].max()
+        told.append(f"Host to host {number(low)} to {number(high)} {unit}.")
+    told = [" ".join(told)] if told else []
+    if len(answered):
         ends = nodes[nodes["path"] == "pod"].dropna(subset=["p50_ms"])
         slowest = ends.sort_values(["p50_ms", "node"], ascending=[False, True]).head(most)
         named = ", ".join(
             f"{node} {number(value)}"
             for node, value in zip(slowest["node"], slowest["p50_ms"], strict=True)
         )
-        told.append(f"Slowest nodes by p50 ({unit}): {named}. Slowest pairs: {slow}.")
-    hosts = summary[summary["path"] == "host"].dropna(subset=["p50_ms"])
-    if len(hosts):
-        low, high = hosts["p50_ms"].min(), hosts["p50_ms"].max()
-        told.append(f"Host to host {number(low)} to {number(high)} {unit}.")
+        told.append(f"Slowest nodes by p50 ({unit}): {named}.")
     if lost:
         hurt = nodes[(nodes["path"] == "pod") & (nodes["lost"] > 0)]
         share = (100.0 * hurt["lost"] / hurt["n"]).set_axis(hurt["node"])
@@ -138,6 +134,15 @@ def standing_out(
     if len(silent):
         named = _pairs(zip(silent["src"], silent["dst"], strict=True), most)
         told.append(f"No reply: {named}.")
+    if len(answered):
+        dearest = answered.head(most)
+        slow = ", ".join(
+            f"{src} to {dst} {number(value)}"
+            for src, dst, value in zip(
+                dearest["src"], dearest["dst"], dearest["p50_ms"], strict=True
+            )
+        )
+        told.append(f"Slowest pairs by p50 ({unit}): {slow}.")
     return told
 
 

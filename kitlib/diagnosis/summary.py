@@ -259,9 +259,11 @@ def latency_figure(run: Run) -> Picture | None:
     )
     panel = 3.2 if len(nodes) <= 4 else 4.0 if len(nodes) <= 8 else 5.6
     # More than a few need words beside the picture: no one finds one of 40,000 squares.
-    beside = "" if few else "\n".join(textwrap.fill(each, 165) for each in told)
-    top = 0.0 if few else 0.17 * (beside.count("\n") + 2)
-    picture = Picture(panel * 2 + 1.6, panel + 0.9 + top, caption=_latency_caption(run), alt=alt)
+    beside = "" if few else "\n".join(textwrap.fill(each, 190) for each in told)
+    top = 0.0 if few else 0.15 * (beside.count("\n") + 1)
+    picture = Picture(
+        panel * 2 + 1.6, panel + 0.9 + top, caption=_latency_caption(run), alt=alt, square=True
+    )
     if not few:
         nodes = charts.seriated(summary, nodes)
         key = "Dot: lost packets. Cross: no reply. Nodes with alike latencies beside each other."
@@ -272,9 +274,18 @@ def latency_figure(run: Run) -> Picture | None:
         panels, ("pod", "host"), ("Pod to pod", "Host to host"), strict=True
     ):
         title = f"{words}: p50 in {unit}"
-        charts.latency_heatmap(ax, summary, nodes, path=path, scale=scale, title=title)
+        charts.latency_heatmap(
+            ax, summary, nodes, path=path, scale=scale, title=title, marked=_named(told, nodes)
+        )
     charts.latency_bar(picture, list(panels), f"median round trip, {unit}")
     return picture
+
+
+def _named(told: list[str], nodes: list[str]) -> list[str]:
+    """Return the nodes that are named in these sentences, the first named first."""
+    known = set(nodes)
+    words = (word.strip(".,:") for sentence in told for word in sentence.split())
+    return list(dict.fromkeys(word for word in words if word in known))
 
 
 def latency_distribution(run: Run) -> Picture | None:
