@@ -177,14 +177,22 @@ class Network:
         return rows
 
     def _tcp_connect(self) -> list[dict[str, Any]]:
-        return [self._row(a, b, "pod", self.tcp(a, b)) for a, b in self.measured]
+        return [
+            row
+            for a, b in self.measured
+            for row in (self._row(a, b, "pod", self.tcp(a, b)), self._by_host(a, b))
+        ]
 
     def _http(self) -> list[dict[str, Any]]:
         rows = []
         for a, b in self.measured:
             why = self.tcp(a, b) or ("no answer in 5 s" if b in self.http_broken else "")
-            rows.append(self._row(a, b, "pod", why))
+            rows += [self._row(a, b, "pod", why), self._by_host(a, b)]
         return rows
+
+    def _by_host(self, a: str, b: str) -> dict[str, Any]:
+        ok = self.wire(a, b) and not {a, b} & set(self.host_icmp_dropped)
+        return self._row(a, b, "host", "" if ok else "timed out")
 
     def _http_service(self) -> list[dict[str, Any]]:
         rows = []

@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 import math
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from connectedkit import connected_run
+from connectivitykit import Network
 from PIL import Image
 from synthetic import empty_run, failed_run, whole_run
 from typer.testing import CliRunner
 
 from kitlib.cli import app
 from kitlib.diagnosis import metrics, summary
+from kitlib.diagnosis.connected import EVIDENCE
 from kitlib.diagnosis.export import COLUMNS, EXPORTS, export, write_whole
 from kitlib.errors import RecordError
 from kitlib.runs import load_run
+from kitlib.samples import write_samples
 
 NAME, LABEL = r"[a-z_][a-z0-9_]*", r'[a-z_]+="(?:[^"\\\n]|\\[\\n"])*"'
 SAMPLE = re.compile(rf"({NAME})\{{({LABEL}(?:,{LABEL})*)\}} (\S+)")
@@ -49,14 +54,31 @@ def parsed(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
+def whole_and_probed(root: Path) -> Path:
+    """Return a run with stages and latencies, and with the probes of a network beside them."""
+    path = whole_run(root)
+    probed = connected_run(root / "probed", Network(plugin="calico", hole={"n2": 1400}))
+    for folder in (probed / "samples").iterdir():
+        shutil.copytree(folder, path / "samples" / folder.name)
+    row = {"round": 0, "src": "n1", "dst": "n2", "path": "pod", "seconds": 3.0,
+           "bits_per_second": 1e9, "retransmits": 0.0, "t": 1.0}  # fmt: skip
+    write_samples(path / "samples" / "throughput" / "0000.parquet", [row])
+    with (path / "journal.jsonl").open("a") as journal:
+        journal.writelines(
+            line
+            for line in (probed / "journal.jsonl").read_text().splitlines(keepends=True)
+            if EVIDENCE in line
+        )
+    return path
+
+
 def test_every_chart_is_a_picture_and_a_table_with_documented_columns(tmp_path: Path) -> None:
-    run = load_run(whole_run(tmp_path))
+    run = load_run(whole_and_probed(tmp_path))
     made = export(run)
     names = {path.name for path in made}
     wanted = {f"{name}.{end}" for name in EXPORTS for end in ("csv", "parquet", "png", "svg")}
-    tables = {
-        f"{name}.{end}" for name in ("latency_nodes", "latency_all") for end in ("png", "svg")
-    }
+    alone = ("latency_nodes", "latency_all", "throughput")
+    tables = {f"{name}.{end}" for name in alone for end in ("png", "svg")}
     assert names == wanted - tables | {"columns.csv"}
     assert {path.name for path in (run.path / "charts").iterdir()} == names
     told = pd.read_csv(run.path / "charts" / "columns.csv")
@@ -88,6 +110,17 @@ def test_a_run_that_measured_nothing_exports_what_it_has(tmp_path: Path) -> None
     assert not any(name.startswith("latency") for name in made)
     nothing = load_run(empty_run(tmp_path / "x"))
     export(nothing)
+
+
+def test_connectivity_has_headline_figures(tmp_path: Path) -> None:
+    run = load_run(whole_and_probed(tmp_path))
+    found = parsed(metrics.openmetrics(run))
+    own = 'cluster="lab",plugin="flannel"'
+    assert found["kit_connectivity_pairs", f'{own},state="fails"'] == 6
+    assert found["kit_connectivity_pairs", f'{own},state="works"'] == 6
+    assert found["kit_connectivity_ends", f'{own},what="DNS",state="works"'] == 4
+    of = f'{own},probe="tcp_connect",path="pod",quantile="0.5"'
+    assert 0.00005 < found["kit_probe_seconds", of] < 0.0005
 
 
 def test_the_headline_figures_are_those_of_the_tables(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from kitlib.charts.compared import (
     ecdf_panel,
     readiness_bars,
 )
+from kitlib.charts.connectivity import LOOKS, connectivity_matrix, mtu_bars, probe_chart
 from kitlib.charts.drawing import Picture, in_figures, svg, unit_of
 from kitlib.charts.latency import (
     ALL_NAMED,
@@ -26,7 +27,9 @@ from kitlib.charts.run import readiness_waterfall, stage_timeline
 __all__ = [
     "ALL_NAMED",
     "LABELLED",
+    "LOOKS",
     "Picture",
+    "connectivity_matrix",
     "cost_chart",
     "difference_matrix",
     "ecdf_panel",
@@ -36,8 +39,10 @@ __all__ = [
     "latency_ecdf",
     "latency_heatmap",
     "latency_scale",
+    "mtu_bars",
     "over_runs",
     "over_runs_key",
+    "probe_chart",
     "readiness_bars",
     "readiness_waterfall",
     "seriated",

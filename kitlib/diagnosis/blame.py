@@ -6,12 +6,13 @@ all of a node's failures and none of its successes; what no node explains stays 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Blame", "Pair", "Part", "blame", "named"]
+__all__ = ["Blame", "Pair", "Part", "blame", "named", "natural"]
 
 Pair = tuple[str, str]
 """Source and target."""
@@ -97,6 +98,13 @@ def named(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(listed)
 
 
+def natural(name: str) -> tuple[object, ...]:
+    """Return what puts worker-2 before worker-10."""
+    return tuple(
+        (part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name)
+    )
+
+
 def _candidates(
     bad: set[Pair], good: set[Pair], also_bad: set[Pair]
 ) -> dict[tuple[str, Part], set[Pair]]:
@@ -139,7 +147,7 @@ def _groups(bad: Collection[Pair], good: Collection[Pair]) -> tuple[tuple[str, .
     if any(root(src) == root(dst) for src, dst in bad):
         return ()
     members: dict[str, list[str]] = defaultdict(list)
-    for node in sorted({node for pair in bad for node in pair}):
+    for node in sorted({node for pair in bad for node in pair}, key=natural):
         members[root(node)].append(node)
     return tuple(
         sorted((tuple(each) for each in members.values()), key=lambda each: (len(each), each))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kitlib.diagnosis.blame import Blame, Pair, Part, named
+from kitlib.diagnosis.blame import Blame, Pair, Part, named, natural
 from kitlib.diagnosis.seen import Evidence, Seen, Tables
 from kitlib.model import CLUSTER, Check, Status
 
@@ -167,7 +167,7 @@ def between(cause: Blame) -> str:
             more = len(cause.groups) - 3
             return f"between {listed}" + (f" and {more} more groups" if more > 0 else "")
         case Part.ALL:
-            nodes = sorted({node for pair in cause.pairs for node in pair})
+            nodes = sorted({node for pair in cause.pairs for node in pair}, key=natural)
             return f"between all of {named(nodes)}" if len(nodes) > 2 else _joined(cause.pairs)
         case Part.PAIRS:
             return _joined(cause.pairs)
@@ -193,7 +193,7 @@ def count(pairs: Collection[object], what: str = "pair") -> str:
 
 
 def _others(cause: Blame) -> str:
-    others = sorted({node for pair in cause.pairs for node in pair} - {cause.node})
+    others = sorted({node for pair in cause.pairs for node in pair} - {cause.node}, key=natural)
     return named(others)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kitlib import charts, frames
 from kitlib.charts import Picture
-from kitlib.diagnosis import summary
+from kitlib.diagnosis import connected, summary
 from kitlib.runs import Run
 from kitlib.samples import write_whole
 
@@ -26,6 +26,10 @@ EXPORTS: dict[str, tuple[Callable[[Run], Picture | None], Callable[[Run], pd.Dat
     "latency_distribution": (summary.latency_distribution, summary.latency_shares),
     "latency_nodes": (lambda _: None, summary.latency_nodes),
     "latency_all": (lambda _: None, summary.latency_pooled),
+    "connectivity": (connected.connectivity_figure, connected.connectivity_table),
+    "probes": (connected.probe_figure, connected.probe_table),
+    "mtu": (connected.mtu_figure, connected.mtu_table),
+    "throughput": (lambda _: None, connected.throughput_table),
 }
 """Name of the files -> the picture (none for a table alone) and the table."""
 
@@ -36,9 +40,18 @@ COLUMNS = {
     "verdict": "PASS, FAIL, PLANNED, INTERRUPTED; UNFINISHED without an end",
     "started": "when it began, UTC",
     "offset_s": "seconds since the run's (readiness: the build's) first moment",
-    "seconds": "how long it took",
+    "seconds": "how long it took; of a transfer, how long was measured",
     "changes": "how many changes were made or planned",
-    "reason": "why the verdict is what it is",
+    "reason": "why: of a stage, its verdict; of pairs, what does not work or what was said",
+    "kind": "pair: of two nodes; end: a node and what it asks",
+    "state": "works, fails, or unknown where it was not probed",
+    "probe": "what was measured; docs/records.md says how",
+    "interface_mtu": "what the sending interface claims to take, bytes",
+    "passes_bytes": "the largest packet that was answered, bytes",
+    "fails_bytes": "the smallest that was not, bytes; 0 for none",
+    "round": "number of the measuring round",
+    "bits_per_second": "what the receiver got",
+    "retransmits": "TCP segments that were sent again",
     "node": "the node's name",
     "role": "control_plane or worker",
     "phase": "the phase's short name",

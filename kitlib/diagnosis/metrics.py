@@ -6,10 +6,11 @@ All are gauges, so that the same text is read by collectors of the older Prometh
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kitlib.diagnosis import readiness, summary
+from kitlib.diagnosis import connected, readiness, summary
 from kitlib.runs import Run
 
 __all__ = ["Family", "families", "openmetrics", "text_of"]
@@ -48,7 +49,10 @@ def families(run: Run) -> list[Family]:
     lab.samples.append((labels, float(run.provenance.is_lab)))
     ended = Family("kit_run_end_timestamp_seconds", "When the run ended, Unix time.", "seconds")
     ended.samples.append((labels, math.nan if run.ended is None else run.ended))
-    return [passed, lab, ended, *_latency(run, labels), _ready(run, labels)]
+    return [
+        passed, lab, ended,
+        *_latency(run, labels), _ready(run, labels), *_connectivity(run, labels),
+    ]  # fmt: skip
 
 
 def _latency(run: Run, labels: Mapping[str, str]) -> list[Family]:
@@ -79,6 +83,24 @@ def _latency(run: Run, labels: Mapping[str, str]) -> list[Family]:
         cost.samples.append((own, float(row["difference_ms"]) / 1000))
         times.samples.append((own, float(row["ratio"])))
     return [trip, low, high, packets, loss, cost, times]
+
+
+def _connectivity(run: Run, labels: Mapping[str, str]) -> list[Family]:
+    pairs = Family("kit_connectivity_pairs", "Ordered pairs of nodes that work, fail, or unknown.")
+    asks = Family("kit_connectivity_ends", "Nodes on which a Service or DNS works or fails.")
+    seen: Counter[tuple[str, str]] = Counter()
+    for row in connected.connectivity_table(run).to_dict("records"):
+        seen[str(row["dst"]) if row["kind"] == "end" else "", str(row["state"])] += 1
+    for (end, state), count in sorted(seen.items()):
+        family = asks if end else pairs
+        of = {**labels, **({"what": end} if end else {}), "state": state}
+        family.samples.append((of, float(count)))
+    took = Family("kit_probe_seconds", "What a probe takes, all pairs together.", "seconds")
+    for row in connected.probe_table(run).to_dict("records"):
+        for name, quantile in QUANTILES.items():
+            of = {"probe": row["probe"], "path": row["path"], "quantile": quantile}
+            took.samples.append(({**labels, **of}, float(row[f"{name}_ms"]) / 1000))
+    return [pairs, asks, took]
 
 
 def _ready(run: Run, labels: Mapping[str, str]) -> Family:

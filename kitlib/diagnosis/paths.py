@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kitlib.diagnosis.blame import Blame, Pair, Part, blame, named
+from kitlib.diagnosis.blame import Blame, Pair, Part, blame, named, natural
 from kitlib.diagnosis.case import Case, Reason, at, between, count, said, target_of
 from kitlib.diagnosis.seen import Route, Seen, addresses, routes, seen
 from kitlib.model import CLUSTER, Status
@@ -152,8 +152,8 @@ def _one_route(
     first = bad[cause.pairs[0]]
     shown = first.text.strip().splitlines()[0] if first.text.strip() else "no route"
     how = f"leads to {first.via or 'no next hop'} on {first.device}" if first.device else shown
-    others = sorted({dst for _, dst in cause.pairs})
-    own = sorted({src for src, _ in cause.pairs})
+    others = sorted({dst for _, dst in cause.pairs}, key=natural)
+    own = sorted({src for src, _ in cause.pairs}, key=natural)
     network = case.evidence.network
     if cause.part is Part.TARGET:
         got = f"{named(own)} have no route to the pods of {cause.node} ({first.address}: {how})"
@@ -253,7 +253,7 @@ def _datapath(case: Case, pods: Seen) -> None:
                 reason,
                 target_of(cause),
                 "encapsulated packets pass between the hosts",
-                got=f"none {where}{f' ({what})' if what else ''}{said(pods, cause)}; "
+                got=f"none passes {where}{f' ({what})' if what else ''}{said(pods, cause)}; "
                 "routes are there" + (f" and {hosts}" if hosts else ""),
                 expected="a reply from pod to pod",
                 remedy=f"open {what or 'the tunnel' + chr(39) + 's port'} in every firewall on "

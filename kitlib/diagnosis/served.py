@@ -236,7 +236,7 @@ def _servers(case: Case, asks: list[_Ask]) -> set[tuple[str, str]]:
             Reason.DNS,
             host,
             "each DNS server of the cluster answers",
-            got=f"the one at {server} on {host} answers nobody{only}"
+            got=f"the DNS server {server} on {host} answers nobody{only}"
             + (f" ({'; '.join(words[:2])})" if words else ""),
             expected="an answer",
             remedy=f"{DNS} --field-selector spec.nodeName={host}; kubectl -n kube-system logs -l "

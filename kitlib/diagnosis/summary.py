@@ -13,6 +13,8 @@ import pandas as pd
 from kitlib import charts, frames
 from kitlib.charts import Picture
 from kitlib.diagnosis import latency, pooled, readiness
+from kitlib.diagnosis.captions import caption
+from kitlib.diagnosis.connected import explained
 from kitlib.model import Check
 from kitlib.runs import Run
 from kitlib.samples import read_samples
@@ -102,7 +104,7 @@ def stage_figure(run: Run) -> Picture | None:
     lengths = zip(stages["stage"], stages["seconds"], strict=True)
     lasted = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in lengths)
     picture = Picture(
-        8.6, 1.1 + 0.46 * len(stages), caption=_caption(run, timing=True),
+        8.6, 1.1 + 0.46 * len(stages), caption=caption(run, timing=True),
         alt=f"Timeline of the stages: {lasted}.",
     )  # fmt: skip
     charts.stage_timeline(picture.add_subplot(), stages, hosts)
@@ -131,7 +133,7 @@ def readiness_figure(run: Run) -> Picture | None:
     if many:
         alt = f"What {nodes} nodes waited for. {' '.join(readiness_words(run))}"
     picture = Picture(
-        9.2, waterfall + spread, caption=_caption(run, timing=True), alt=alt
+        9.2, waterfall + spread, caption=caption(run, timing=True), alt=alt
     )  # fmt: skip
     inside = phases[phases["offset_s"] >= 0].sort_values("offset_s")
     first = inside.iloc[0] if len(inside) else None
@@ -336,7 +338,11 @@ def latency_checks(run: Run) -> list[Check]:
     """Return what the samples say about the network."""
     summary = _measured(run).summary
     return latency.checks(
-        summary, measured_nodes(run), drawn=run.drawn, missing=run.missing.get("latency", "")
+        summary,
+        measured_nodes(run),
+        drawn=run.drawn,
+        missing=run.missing.get("latency", ""),
+        explained=explained(run),
     )
 
 
@@ -353,14 +359,5 @@ def _began(run: Run) -> pd.Timestamp:
     return pd.Timestamp(run.started or 0.0, unit="s", tz="UTC")
 
 
-def _caption(run: Run, *, timing: bool) -> str:
-    where = f"{run.provenance}. {run.cluster} {run.run_id}"
-    if run.plugin:
-        where += f", {run.plugin}"
-    if timing and run.provenance.is_lab:
-        where = f"These times are emulated. {where}"
-    return where
-
-
 def _latency_caption(run: Run) -> str:
-    return " ".join([*latency_extent(run), _caption(run, timing=False)])
+    return " ".join([*latency_extent(run), caption(run, timing=False)])
