@@ -36,7 +36,7 @@ newest:  ## Run what needs no lab under Python 3.13 as well, where that is insta
 	else echo "Python 3.13 is not installed here: its tests were not run."; fi
 
 bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), a million samples charted, and thousands of parameter files.
-	KIT_FUZZ=2000 $(BIN)/python -m pytest --timeout 1800 tests/test_params_fuzz.py
+	KIT_FUZZ=2000 $(BIN)/python -m pytest --timeout 1800 tests/test_params_fuzz.py tests/test_probes.py
 	$(BIN)/python tests/bench/bench_charts.py --page docs/bench_charts.md
 	$(BIN)/python tests/bench/bench_scale.py --page docs/bench.md
 
@@ -44,7 +44,7 @@ compare: $(VENV)/.installed  ## Every plugin compared in the lab, a quarter of a
 	$(BIN)/python tests/bench/bench_compare.py --page docs/comparison.md
 
 faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then the fault matrix (writes docs/faults.md).
-	$(BIN)/python -m pytest -m thorough tests/e2e tests/lab
+	$(BIN)/python -m pytest -m thorough tests/e2e tests/lab tests/test_probes_real.py
 	$(BIN)/python -u tests/faults/matrix.py --write docs/faults.md
 
 upstream: $(VENV)/.installed  ## Upstream's manifests on every version of the lab's API (writes docs/manifests.md).

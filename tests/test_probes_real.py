@@ -22,6 +22,8 @@ from kitlib.probes.timed import Sample
 
 LAB = """{name}() {{ {python} -SE -c "import sys; sys.path.insert(0, '{root}');
 from kitlib.lab.applets.{name} import main; sys.exit(main(sys.argv[1:]))" "$@"; }}; """
+pytestmark = pytest.mark.lab
+
 PAGES, SILENT, CLOSED, BULK = 8000, 8001, 8002, 5201
 
 
