@@ -14,6 +14,7 @@ from kitlib.command import Cmd, script
 from kitlib.errors import ApiError
 from kitlib.fanout import fan_out
 from kitlib.lab import verbs
+from kitlib.probes import curl, dig, iperf3, mtu, routes, tools
 from kitlib.session import Session
 from kitlib.stages import agents as module
 from kitlib.stages.agents import Agents, AgentSet, agents
@@ -51,6 +52,8 @@ def test_agents_on_both_networks(kit: Kit) -> None:
                         assert page(found, node, address, path) == f"{target}\n"
                 assert page(found, node, found.service_address).strip() in HOSTS
 
+            every_probe(found, session)
+
             def count(node: str) -> list[str]:
                 asked = [script("echo $1 $(hostname)", str(n)) for n in range(20)]
                 return [found.run(node, each).stdout for each in asked]
@@ -65,6 +68,37 @@ def test_agents_on_both_networks(kit: Kit) -> None:
         assert not thread.is_alive()
         assert spaces(kit) == []
         assert str(slow) not in kit.on(WORKER_1, "ps -eo args"), "it ended with its agent"
+
+
+def every_probe(found: Agents, session: Session) -> None:
+    """Make each probe from a pod, with what the agents' image has, and read it."""
+    source, target = HOSTS[1], HOSTS[2]
+    address = found.addresses()[target]
+
+    def said(cmd: Cmd, path: str = "pod", node: str = source) -> str:
+        done = found.run(node, cmd, path)
+        return done.stdout + done.stderr
+
+    there = found.tools(source)
+    assert {"ping", "curl", "dig", "ip"} <= there
+    assert {name for name in tools.CHOICES if tools.choose(name, there) is None} <= {"throughput"}
+    url = f"http://{address}:{found.port}/"
+    fresh = curl.parse(said(curl.command(url, count=3)), count=3)
+    kept = curl.parse(said(curl.command(url, count=3, kept=True)), count=3)
+    for part in (curl.connects(fresh), curl.wholes(fresh), curl.responses(kept)):
+        assert [(sample.lost, sample.server) for sample in part] == [(False, target)] * 3
+    name, server = "kubernetes.default.svc.cluster.local", session.params.service_cidr[10]
+    for over_tcp in (False, True):
+        asked = said(dig.command(name, str(server), tcp=over_tcp, count=2))
+        assert [each.ok for each in dig.parse(asked, count=2)] == [True, True]
+    found_mtu = mtu.parse(said(mtu.command(address)))
+    assert found_mtu.exact
+    assert found_mtu.claimed == found_mtu.passes > 1000
+    ways = routes.parse(said(routes.command([address]), "host"))
+    assert ways[address].there
+    if "iperf3" in there:
+        assert iperf3.parse_server(said(iperf3.server(5301, seconds=30), node=target)) == ""
+        assert iperf3.parse(said(iperf3.command(address, 5301, seconds=1))).ok
 
 
 def run_until_lost(found: Agents, cmd: Cmd) -> None:
