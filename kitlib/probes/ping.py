@@ -29,8 +29,8 @@ _SWEEP = (
 _SWEPT = re.compile(r"^# (\S+)$", re.M)
 _HEADER = re.compile(r"^PING \S+", re.M)
 _REPLY = re.compile(
-    r"^\d+ bytes from (?:\S+ \()?[0-9a-fA-F.:]+?\)?: (?P<word>icmp_seq|seq)=(?P<seq>\d{1,9}) "
-    r".*?time[=<](?P<ms>\d+(?:\.\d+)?) ms(?P<tail>.*)$",
+    r"^\d+ bytes from (?:\S+ \()?[0-9a-fA-F.:]+?(?:%[^\s:]+)?\)?: "
+    r"(?P<word>icmp_seq|seq)=(?P<seq>\d{1,9}) .*?time[=<](?P<ms>\d+(?:\.\d+)?) ms(?P<tail>.*)$",
     re.M,
 )
 _REFUSED = re.compile(r"^From (?P<by>\S+).* icmp_seq=(?P<seq>\d{1,9}) (?P<why>.+)$", re.M)
@@ -122,11 +122,14 @@ def parse(text: str, *, count: int) -> list[Sample]:
     replies = list(_REPLY.finditer(text))
     shift = 1 if any(reply["word"] == "seq" for reply in replies) else 0
     answers: dict[int, list[Sample]] = {}
-    furthest = 0
+    furthest, spoilt = 0, dict[int, str]()
     for reply in replies:
         seq = int(reply["seq"]) + shift
         if not 1 <= seq <= sent:
             raise _strange(f"a reply to a packet that was never sent: {reply[0]}")
+        if "BAD CHECKSUM" in reply["tail"]:  # ping does not count it either
+            spoilt[seq] = "bad checksum"
+            continue
         seen = answers.setdefault(seq, [])
         again = bool(seen) or "DUP!" in reply["tail"]
         late = seq < furthest and not again
@@ -137,7 +140,7 @@ def parse(text: str, *, count: int) -> list[Sample]:
     refusals = {int(line["seq"]): line["why"].strip() for line in _REFUSED.finditer(text)}
     samples: list[Sample] = []
     for seq in range(1, sent + 1):
-        why = refusals.get(seq, unsent["why"] if unsent else "")
+        why = refusals.get(seq) or spoilt.get(seq) or (unsent["why"] if unsent else "")
         samples += answers.get(seq) or [Sample(seq, None, reason=why)]
     return samples
 
