@@ -14,6 +14,7 @@ __all__ = ["Answer", "command", "parse", "sample"]
 
 _SERVER = re.compile(r"^Server:\s*(\S+)", re.M)
 _ADDRESS = re.compile(r"^Address(?:es)?(?: \d+)?:\s*(\S+)", re.M)
+_NO_MORE = re.compile(r"Server:\s*\S+\s+Address:\s*\S+")
 _FAILURES = (
     re.compile(r"^\*\* server can't find .+?: (?P<why>\S+)", re.M),
     re.compile(r"^;; (?P<why>connection timed out; no servers could be reached)", re.M),
@@ -70,7 +71,7 @@ def parse(text: str) -> Answer:
     for failure in _FAILURES:
         if found := failure.search(text):
             return Answer(where, (), found["why"].strip())
-    if server and not named and text.endswith("\n\n\n"):  # BusyBox, on an answer without any
+    if _NO_MORE.fullmatch(text.strip()):  # BusyBox, on an answer without any
         return Answer(where, (), "no address in the answer")
     last = (text.strip().splitlines() or ["nothing"])[-1]
     raise ParseError(f"nslookup: not an answer: {last}", remedy="see the command's raw record")
