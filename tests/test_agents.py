@@ -195,6 +195,17 @@ def test_commands_run_in_the_agent_of_a_node(whole) -> None:
     assert kube.namespaces == []
 
 
+def test_no_shell_is_opened_once_the_agents_go(whole) -> None:
+    """As by a thread of a measurement that was interrupted."""
+    ctx, kube, _ = whole
+    with agents(ctx, wanted(ctx)) as found:
+        assert found.run("w-1", Cmd.of("true")).ok
+    for node in ("w-1", "w-2"):
+        with pytest.raises(ApiError, match=f"{node}: the agents are being removed"):
+            found.run(node, Cmd.of("true"))
+    assert sum(method == "EXEC" for method, _ in kube.calls) == 1
+
+
 def test_each_agent_is_asked_once_for_its_tools(whole) -> None:
     ctx, kube, _ = whole
     with agents(ctx, wanted(ctx, host_network=True)) as found:

@@ -186,6 +186,7 @@ class Agents:
     _tools: dict[Place, frozenset[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _renewed: float = field(default_factory=time.monotonic)
+    _closed: bool = False
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -238,9 +239,11 @@ class Agents:
         agent = self.agent(node, path)
         self._give_sign_of_life()
         with self._lock:
-            shell = self._shells.get((node, path)) or self._shells.setdefault(
-                (node, path), self._new_shell(agent)
-            )
+            if self._closed:  # a thread of an interrupted measurement must not begin anew
+                raise ApiError(f"{node}: the agents are being removed")
+            shell = self._shells.get((node, path))
+            if shell is None:
+                shell = self._shells[node, path] = self._new_shell(agent)
         return shell.run(cmd, timeout=cmd.timeout or EXEC_SECONDS)
 
     def tools(self, node: str, path: str = "pod") -> frozenset[str]:
@@ -264,7 +267,9 @@ class Agents:
         return self._serving[node, path]
 
     def close(self) -> None:
-        """End every shell, and with it what it runs."""
+        """End every shell, and with it what it runs; none is opened any more."""
+        with self._lock:
+            self._closed = True
         fan_out(PodShell.close, list(self._shells.values()))
 
     def _new_shell(self, agent: Agent) -> PodShell:

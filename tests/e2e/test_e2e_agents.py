@@ -11,7 +11,7 @@ from kit_help import Kit
 from lab_help import HOSTS, until
 
 from kitlib.command import Cmd, script
-from kitlib.errors import ApiError
+from kitlib.errors import ApiError, PreconditionError
 from kitlib.fanout import fan_out
 from kitlib.lab import verbs
 from kitlib.probes import curl, dig, iperf3, mtu, routes, tools
@@ -21,7 +21,7 @@ from kitlib.stages.agents import Agents, AgentSet, agents
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
-CONTROL_PLANE, WORKER_1, _ = HOSTS
+CONTROL_PLANE, WORKER_1, WORKER_2 = HOSTS
 
 
 def page(found: Agents, source: str, address: str, path: str = "pod") -> str:
@@ -175,4 +175,21 @@ def test_ctrl_c_leaves_nothing_around_its_making_and_removal(
     running.until_line(lambda line: line["kind"] == "change" and moment in line["data"]["what"])
     time.sleep(seconds)
     running.interrupt().failed(130, "verify: interrupted")
+    assert spaces(kit) == []
+
+
+@pytest.mark.thorough
+def test_a_node_that_cannot_pull_the_image_is_named(kit: Kit) -> None:
+    """The others are measured all the same."""
+    kit.stand("join")
+    verbs.break_(kit.state_dir, "image-pull-fails", WORKER_1)
+    impatient = kit.with_params("impatient", timeouts={"verify": 15})
+    with impatient.session() as session:
+        wanted = AgentSet.of(session.context, image="registry.example/not-there-yet:1")
+        with agents(session.context, wanted) as found:
+            assert list(found.missing) == [(WORKER_1, "pod")]
+            assert set(found.addresses()) == {CONTROL_PLANE, WORKER_2}
+            with pytest.raises(PreconditionError, match=f"^{WORKER_1}: .*Pull") as caught:
+                found.require()
+            assert "diagnose.image" in caught.value.remedy
     assert spaces(kit) == []
