@@ -119,6 +119,7 @@ def measure_latency(
     facts = _readable(session)
     wanted = AgentSet.of(ctx, host_network=True, image=probe.image, server=False)
     with session.exclusive(), agents(ctx, wanted) as found:
+        session.doors.origins.ask(found)
         before = _devices(session, facts)
         work = _Work(session, found, probe)
         taken = work.rounds(rounds)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
+from kitlib.command import script
 from kitlib.facts import HostFacts
+from kitlib.fanout import fan_out
 from kitlib.journal import Journal
 from kitlib.stages import STAGE_NAMES, position
+from kitlib.stages.agents import Agent, Agents
 
 __all__ = ["Origins"]
 
 _BEFORE_THE_PLUGIN = STAGE_NAMES[: position("network")]
 """In these stages, what a host says of its datapath is of the plugin that was there before."""
+
+
+_RELEASE = script("cat /etc/lab-release 2>/dev/null || true")
 
 
 class Origins:
@@ -47,13 +53,19 @@ class Origins:
         if said != known:
             self._journal.update(provenance=said)
 
-    def note_releases(self, releases: Mapping[str, str]) -> None:
-        """Take what /etc/lab-release says in pods, where no host can be asked.
+    def ask(self, agents: Agents) -> None:
+        """Take what /etc/lab-release says in agents, where no host can be asked.
 
-        Args:
-            releases: Node -> the file's text; empty where there is none, as on real hosts.
+        Real hosts' pods have no such file. Agents that do not answer say nothing.
         """
-        if not releases or self._known or self._journal.record().get("provenance"):
+        if self._known or self._journal.record().get("provenance"):
+            return
+
+        def read(agent: Agent) -> str:
+            return agents.run(agent.node, _RELEASE, agent.path).stdout
+
+        releases = fan_out(read, [each for each in agents.running if each.path == "pod"]).values
+        if not releases:
             return
         said = _of_release(next(iter(releases.values())))
         stand_ins = {_words(text).get("DATAPATH", "") for text in releases.values()} - {""}

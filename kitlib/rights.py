@@ -50,8 +50,8 @@ RIGHTS = (
         "namespaces", ("get", "list", "create", "update", "delete"), "a namespace for the agents"
     ),
     Right("serviceaccounts", ("get",), "whether that namespace is ready for pods"),
-    Right("daemonsets", ("get", "list", "create", "delete"), "an agent on every node", "apps"),
-    Right("services", ("get", "list", "create", "delete"), "a Service in front of the agents"),
+    Right("daemonsets", ("create",), "an agent on every node", "apps"),
+    Right("services", ("get", "create"), "a Service in front of the agents"),
     Right("pods/exec", ("get", "create"), "commands in the agents"),
     Right(
         "networkpolicies",
@@ -60,6 +60,8 @@ RIGHTS = (
         "networking.k8s.io",
         optional=True,
     ),
+    Right("services", ("list",), "which Service is the cluster's DNS", optional=True),
+    Right("daemonsets", ("list",), "which network plugin it is", "apps", optional=True),
     Right("deployments", ("list",), "which network plugin it is", "apps", optional=True),
     Right("statefulsets", ("list",), "which network plugin it is", "apps", optional=True),
     Right("replicasets", ("list",), "which network plugin it is", "apps", optional=True),

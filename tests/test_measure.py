@@ -27,6 +27,7 @@ from kitlib.model import CommandResult, Status
 from kitlib.params import Diagnose, Probe
 from kitlib.plugins import get
 from kitlib.probes import pairs
+from kitlib.provenance import Origins
 from kitlib.runs import load_run
 from kitlib.samples import read_samples
 from kitlib.stages.base import Context
@@ -87,6 +88,7 @@ class Cluster:
             ),
         )
         self.dry_run = False
+        self.doors = SimpleNamespace(origins=Origins(self.journal))
 
     # --- the session and its doors -----------------------------------------------------------
 

@@ -318,7 +318,7 @@ def agents(ctx: Context, wanted: AgentSet) -> Iterator[Agents]:
                 yield found
         except BaseException as error:
             if isinstance(error, ApiError) and error.status == 403 and not error.remedy:
-                error.remedy = "README.md lists the rights, under `What is put into the cluster`"
+                error.remedy = "kit diagnose --rights prints the rights that agents need"
             if not agent_space.is_made(wanted.namespace):
                 raise
             if ctx.keep:
