@@ -22,12 +22,10 @@ from kitlib.session import Session
 from kitlib.stages.agent_space import sweep
 from kitlib.turns import unfinished
 
-__all__ = ["KIND", "Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose"]
 
 _SUBJECTS = {name: name.partition("_")[2].removeprefix("pod_") for name in notebooks.DIAGNOSE}
 """Notebook -> what it looks at, as run.json names what is missing."""
-KIND = "diagnose"
-"""What `kind` in run.json says of such a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +65,14 @@ def diagnose(session: Session, *, metrics: Path | None = None) -> Diagnosis:
     """Measure and judge the session's cluster; return what was found, whatever ended it.
 
     Args:
-        session: An open session on a new run; its parameters say how much is measured.
+        session: An open session on a new run of the kind `diagnose`; its parameters say how much
+            is measured.
         metrics: Where the headline figures go as OpenMetrics text; None writes none.
 
     Raises:
         RecordError: The record cannot be written.
     """
     session.what = "kit diagnose"
-    session.journal.update(kind=KIND)
     errors: list[KitError] = []
     try:
         with ExitStack() as until_the_end:

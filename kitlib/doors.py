@@ -105,6 +105,7 @@ class HostDoors(_Cluster):
         journal: The run's record.
         names: Returns the hosts that the session works on.
         owner: Returns who holds the run's lock.
+        without_some: Whether a host that cannot be reached is left alone, where the others may do.
     """
 
     sees_hosts = True
@@ -116,10 +117,12 @@ class HostDoors(_Cluster):
         *,
         names: Callable[[], Sequence[str]],
         owner: Callable[[], Owner],
+        without_some: bool = False,
     ) -> None:
         self._params = params
         self._names = names
         self._owner = owner
+        self._without_some = without_some
         self._sudo = open_sudo(params)
         self._ssh = self._new_ssh()
         self._access = Access(
@@ -137,6 +140,7 @@ class HostDoors(_Cluster):
             note=lambda host, text: journal.event("progress", host=host, text=text),
         )
         self._lock: RunLock | None = None
+        self._locked: list[str] = []
         self._mask_password()
 
     def close(self) -> None:
@@ -213,7 +217,11 @@ class HostDoors(_Cluster):
             KitError: A host cannot be reached.
         """
         if self._lock is None:
-            self._lock = RunLock(self._ssh, self._names(), self._owner(), tell=self._tell_lock)
+            self._locked = self._reachable() if self._without_some else list(self._names())
+            if not self._locked:  # the API may answer all the same
+                yield ()
+                return
+            self._lock = RunLock(self._ssh, self._locked, self._owner(), tell=self._tell_lock)
         with self._lock.hold() as fresh:
             try:
                 yield self._settle() if fresh else ()
@@ -271,6 +279,14 @@ class HostDoors(_Cluster):
 
     # --- helpers ---------------------------------------------------------------------------
 
+    def _reachable(self) -> list[str]:
+        """Return the hosts that can be reached; of the others it is noted why not."""
+        names = list(self._names())
+        away = fan_out(lambda name: self._ssh.run(name, Cmd.of("true")), names).errors
+        for name, error in away.items():
+            self._journal.event("progress", host=name, text=f"left alone: {error}".splitlines()[0])
+        return [name for name in names if name not in away]
+
     def _still_ours(self) -> None:
         if self._lock is not None:
             self._lock.check()
@@ -280,7 +296,7 @@ class HostDoors(_Cluster):
 
     def _settle(self) -> list[str]:
         """Wait for what broken-off runs left running, and return how it ended, one line each."""
-        fanned = fan_out(self._durable.settle, list(self._names()))
+        fanned = fan_out(self._durable.settle, self._locked)
         told = []
         for host, found in fanned.values.items():
             for left, answer in found:

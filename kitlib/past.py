@@ -13,7 +13,7 @@ from kitlib.errors import PreconditionError
 from kitlib.model import Check
 from kitlib.rows import Rows, Shown, frame_rows, judged
 from kitlib.runs import load_run
-from kitlib.session import find_params
+from kitlib.session import runs_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,8 @@ def open_past(params: str, *, run_dir: str = "", runs: str = "") -> Past:
     """Return the runs of a cluster over time; showing it says which.
 
     Args:
-        params: The parameter file: it says below which directory runs lie, and of which cluster.
+        params: The parameter file, or a kubeconfig: it says below which directory runs lie, and of
+            which cluster.
         run_dir: The directory that holds a cluster's runs; empty takes that of the parameters.
         runs: Run directories with commas between, instead.
 
@@ -36,15 +37,13 @@ def open_past(params: str, *, run_dir: str = "", runs: str = "") -> Past:
         PreconditionError: There is no such directory, or one that is named is not a run's.
     """
     from kitlib.diagnosis.history import gather
-    from kitlib.params import load
 
     named = [Path(each.strip()) for each in runs.split(",") if each.strip()]
     if named:
         return Past(named, gather([load_run(path) for path in named]))
     where = Path(run_dir)
     if not run_dir:
-        wanted = load(find_params(params))
-        where = wanted.runs / wanted.cluster
+        where = runs_of(params)
     if not where.is_dir():
         raise PreconditionError(
             f"{where}: no such directory of runs", remedy="build first: kit build, or name runs"

@@ -22,6 +22,7 @@ from kitlib.errors import ParamsError, PreconditionError
 from kitlib.plugins import Catalogue, Plugin, catalogue
 
 __all__ = [
+    "DIAGNOSIS",
     "INDEX",
     "Drawn",
     "Entry",
@@ -37,6 +38,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+DIAGNOSIS = "diagnose"
+"""The kind of a run that measured a cluster which stands, and built nothing."""
 INDEX = "comparison.json"
 """What makes a directory a comparison's: which runs it has, and in which order."""
 

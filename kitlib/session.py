@@ -28,6 +28,7 @@ from kitlib.model import Outcome, Verdict
 from kitlib.params import Params, load, of_cluster
 from kitlib.recorder import write_once
 from kitlib.runlock import Owner
+from kitlib.runs import DIAGNOSIS
 from kitlib.stages import (
     FIRST_RECORDED,
     STAGE_NAMES,
@@ -39,7 +40,7 @@ from kitlib.stages import (
 )
 from kitlib.stages.evidence import snapshot
 
-__all__ = ["Session", "fail", "find_params"]
+__all__ = ["Session", "fail", "find_params", "runs_of"]
 
 JOINABLE = timedelta(hours=12)
 """A run begun by hand is continued by the next notebook for that long."""
@@ -58,6 +59,29 @@ def find_params(path: str | Path) -> Path:
         if (folder / wanted).is_file():
             return folder / wanted
     return wanted
+
+
+def runs_of(params: str | Path) -> Path:
+    """Return the directory of a cluster's runs.
+
+    Args:
+        params: The parameter file, or a kubeconfig (its current context).
+
+    Raises:
+        ParamsError: It is wrong.
+    """
+    path = find_params(params)
+    if is_kubeconfig(path):
+        return _runs() / read_kubeconfig(path).label
+    loaded = load(path)
+    return loaded.runs / loaded.cluster
+
+
+def _runs() -> Path:
+    """Return where runs of a kubeconfig's cluster go: `runs` here, or beside the notebooks."""
+    here = Path.cwd()
+    kit = Path(__file__).resolve().parent.parent
+    return (kit if here.is_relative_to(kit / "notebooks") else here) / "runs"
 
 
 def _own_plugins(params: Params) -> dict[str, Any]:
@@ -108,6 +132,7 @@ class Session:
                 journal,
                 names=lambda: self.inventory.names,
                 owner=lambda: Owner.here(journal.path.name, self.what, utc_text()),
+                without_some=journal.record().get("kind") == DIAGNOSIS,
             )
         )
         self.recorder = self.doors.recorder()
@@ -133,6 +158,7 @@ class Session:
         overrides: Mapping[str, object] | None = None,
         by_hand: bool = False,
         context: str = "",
+        kind: str = "",
     ) -> Session:
         """Return a session on a new run, or on the one in `run_dir`.
 
@@ -146,6 +172,8 @@ class Session:
             overrides: Parameters from the command line; those of an existing run hold in it.
             by_hand: True from notebooks: the stages of one build then share one run.
             context: The kubeconfig's context; empty is its current one, or the existing run's.
+            kind: What a new run is, where it is no build: `diagnose` goes on without hosts that
+                cannot be reached, as the API may tell enough.
 
         Raises:
             ParamsError: The parameters, or the run directory, are wrong.
@@ -171,7 +199,11 @@ class Session:
             source = _source(path, context or str(record.get("context") or ""))
             # What the cluster was found to be when the run began holds to its end.
             living = record.get("living") if source else None
-            loaded = of_cluster(path, living, given) if living else load(path, given)
+            loaded = (
+                of_cluster(path, living, given, runs=journal.path.parent.parent)
+                if living
+                else load(path, given)
+            )
             if loaded.cluster != record["cluster"]:
                 raise ParamsError(
                     f"run_dir: {run_dir}: it is a run of cluster {record['cluster']!r}, "
@@ -181,7 +213,7 @@ class Session:
             source, living = _source(path, context), None
             if source is not None:
                 living = look_at(source)
-                loaded = of_cluster(path, living, given)
+                loaded = of_cluster(path, living, given, runs=_runs())
             else:
                 loaded = load(path, given)
             remember(*loaded.secrets())  # before the first line of the record
@@ -207,6 +239,7 @@ class Session:
                         {"name": host.name, "address": host.address, "role": host.role.value}
                         for host in loaded.hosts
                     ],
+                    **({"kind": kind} if kind else {}),
                     **({"context": source.context, "living": living} if source else {}),
                 },
             )

@@ -37,8 +37,8 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session
     monkeypatch.chdir(tmp_path)
     config = {"clusters": [{"cluster": {"server": "https://127.0.0.1:1"}}]}
     source = Kubeconfig(tmp_path / "k", "c", "prod", "me", "https://127.0.0.1:1", config)
-    params = of_cluster(source.source, FOUND, {"diagnose.rounds": 2})
-    journal = Journal.create(tmp_path / "runs", "prod", {"hosts": FOUND["hosts"]})
+    params = of_cluster(source.source, FOUND, {"diagnose.rounds": 2}, runs=tmp_path / "runs")
+    journal = Journal.create(params.runs, "prod", {"kind": "diagnose", "hosts": FOUND["hosts"]})
     with Session(params, journal, source=source) as session:
         yield session
 

@@ -70,6 +70,7 @@ def diagnose(
     from kitlib.findings import show
     from kitlib.model import Status
     from kitlib.rights import cluster_role
+    from kitlib.runs import DIAGNOSIS
 
     if rights:
         sys.stdout.write(cluster_role())
@@ -86,7 +87,7 @@ def diagnose(
         "runs": None if runs is None else str(runs),
         **_settings(settings or []),
     }
-    with opened(path, overrides, context=context) as session:
+    with opened(path, overrides, context=context, kind=DIAGNOSIS) as session:
         with followed(session):
             done = measure(session, metrics=metrics)
         out().print()

@@ -185,18 +185,22 @@ def report(
 
 @app.command()
 def notebook(
-    params: Annotated[Path, typer.Argument(help="Checked before JupyterLab starts.")] = LAB_PARAMS,
+    params: Annotated[
+        Path,
+        typer.Argument(
+            help="Checked before JupyterLab starts; a kubeconfig for the diagnostic ones."
+        ),
+    ] = LAB_PARAMS,
     port: Annotated[int, typer.Option(help="The port of JupyterLab.")] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Open JupyterLab on the notebooks: the same ones, cell by cell, by hand."""
     from kitlib.notebooks import notebook_root
-    from kitlib.params import load
-    from kitlib.session import find_params
+    from kitlib.session import runs_of
 
-    loaded = load(find_params(params))
+    where = runs_of(params)
     root = notebook_root().parent
-    out().print(f"Cluster {loaded.cluster}; begin with notebooks/bootstrap/01_preflight.ipynb")
+    out().print(f"Cluster {where.name}; begin with notebooks/bootstrap/01_preflight.ipynb")
     arguments = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
     first = "/lab/tree/notebooks/bootstrap/01_preflight.ipynb"
     arguments += [f"--port={port}", f"--LabApp.default_url={first}"]

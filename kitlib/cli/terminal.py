@@ -126,6 +126,7 @@ def opened(
     rebuild: bool = False,
     keep: bool = False,
     context: str = "",
+    kind: str = "",
 ) -> Iterator[Session]:
     """Open a session for a verb, unlocked; when the verb breaks off, say where its record is.
 
@@ -136,6 +137,7 @@ def opened(
         rebuild: See there.
         keep: See there.
         context: See there.
+        kind: See there.
     """
     from kitlib.session import Session
 
@@ -146,6 +148,7 @@ def opened(
         keep=keep,
         overrides=given(overrides or {}),
         context=context,
+        kind=kind,
     ) as session:
         unlock(session)
         try:

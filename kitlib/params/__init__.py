@@ -7,7 +7,6 @@ Every problem of the file (and of the options given beside it) is reported at on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,11 @@ def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Par
 
 
 def of_cluster(
-    path: Path, found: Mapping[str, Any], overrides: Mapping[str, object] | None = None
+    path: Path,
+    found: Mapping[str, Any],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    runs: Path,
 ) -> Params:
     """Return the parameters of a cluster that was asked what it is.
 
@@ -97,6 +100,7 @@ def of_cluster(
         path: The kubeconfig that leads to it.
         found: What was found (`living.look_at`).
         overrides: Values given as options, as for `load`; what they leave open is the default.
+        runs: Where run directories go, unless an option says otherwise.
 
     Raises:
         ParamsError: An option is wrong.
@@ -106,7 +110,7 @@ def of_cluster(
     data = {key: found[key] for key in keys}
     if found["service_cidr"]:
         data["service_cidr"] = found["service_cidr"]
-    data = laid_over({**data, "runs": "runs", "api_access": "direct"}, options)
+    data = laid_over({**data, "runs": str(runs), "api_access": "direct"}, options)
     problems = _Problems(str(path), Document(data), frozenset(options))
     own, wrong = own_plugins(path.parent / DIRECTORY)
     known = plugins.catalogue().and_own(own)
@@ -116,8 +120,7 @@ def of_cluster(
     sheet = _validate(data, problems, ClusterSheet)
     if sheet is None or problems.found or wrong:
         raise ParamsError(wrong + problems.found)
-    made = _params(sheet, path, known.asking_first(plugin))
-    return replace(made, runs=absolute(sheet.runs, Path.cwd()))
+    return _params(sheet, path, known.asking_first(plugin))
 
 
 def laid_over(data: Mapping[str, Any], options: Mapping[str, object]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from kitlib.diagnosis.metrics import openmetrics
 from kitlib.report import sections
 from kitlib.report.findings import Found, Judged, findings
 from kitlib.report.page import Drawn, Listed, drawn, table_of, utc, write_page
-from kitlib.runs import Run, load_run
+from kitlib.runs import DIAGNOSIS, Run, load_run
 from kitlib.samples import write_whole
 
 __all__ = [
@@ -76,7 +76,7 @@ def write_metrics(run_dir: Path | str, target: Path) -> Path:
 def _content(run: Run) -> dict[str, Any]:
     judged = findings(run)
     stages = frames.stages(run)
-    diagnosed = run.kind == "diagnose"
+    diagnosed = run.kind == DIAGNOSIS
     return {
         "run": run,
         "title": "Diagnosis of cluster" if diagnosed else "Cluster",
@@ -111,7 +111,7 @@ def _words_of_end(run: Run, stages: Any, judged: Judged) -> str:
     if run.reason:
         return run.reason
     done = f"{len(stages)} stage{'' if len(stages) == 1 else 's'} ended as wanted"
-    if run.kind == "diagnose":
+    if run.kind == DIAGNOSIS:
         done = f"What was measured is as it should be: {judged.checks} checks passed"
         warned = len(judged.bad) - judged.failed
         done += f", {warned} thing{'' if warned == 1 else 's'} to know about" if warned else ""

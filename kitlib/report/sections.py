@@ -10,7 +10,7 @@ from urllib.parse import quote
 from kitlib import charts, frames
 from kitlib.diagnosis import readiness, summary
 from kitlib.report.page import NOTHING, Listed, drawn, number, table_of, utc
-from kitlib.runs import Run
+from kitlib.runs import DIAGNOSIS, Run
 
 __all__ = [
     "failed_commands",
@@ -163,7 +163,7 @@ def why_missing(run: Run, stages: Any, *, needs: str) -> str:
         name, verdict = str(bad["stage"].iloc[-1]), str(bad["verdict"].iloc[-1])
         ended = {"FAIL": "failed", "INTERRUPTED": "was interrupted"}.get(verdict, "did not end")
         return f"the run did not come that far; stage {name} {ended}."
-    if run.kind == "diagnose":
+    if run.kind == DIAGNOSIS:
         return run.missing.get("latency") or "the measurement did not come that far."
     if needs not in set(stages["stage"]):
         return f"stage {needs} was not part of this run."
