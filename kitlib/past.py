@@ -77,10 +77,14 @@ class Past(Shown):
         )
 
     def figures(self) -> list[Figure]:
-        """Return one figure for each series: its headline numbers over its runs."""
-        from kitlib.diagnosis.histories import figure
+        """Return for each series its headline numbers, and its nodes' way to Ready, run by run."""
+        from kitlib.diagnosis.histories import figure, readiness_figure
 
-        drawn = [figure(self.history, series) for series in self.history.series]
+        drawn = [
+            draw(self.history, series)
+            for series in self.history.series
+            for draw in (figure, readiness_figure)
+        ]
         return [each for each in drawn if each is not None]
 
     def table(self) -> Rows:

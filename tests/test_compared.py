@@ -11,7 +11,8 @@ import pytest
 from synthetic import LAB, compared_run, failed_run
 
 from kitlib.diagnosis import comparison
-from kitlib.diagnosis.comparison import differences, gather, latency, ready
+from kitlib.diagnosis.comparison import differences, gather, latency
+from kitlib.diagnosis.ways import mean_waits, ways
 from kitlib.errors import PreconditionError
 from kitlib.runs import Run, load_run
 
@@ -74,7 +75,7 @@ def test_the_same_runs_give_the_same_numbers(gathered: comparison.Compared):
 
 
 def test_the_way_to_ready_is_the_workers_and_its_waits_add_up(gathered: comparison.Compared):
-    table = ready(gathered)
+    table = mean_waits(ways(gathered.moments))
     own = table[table["subject"] == "flannel"].set_index("phase")["seconds"]
     waits = own.drop("total").sum()
     assert own["total"] == pytest.approx(waits, abs=0.01)
@@ -108,7 +109,7 @@ def test_nothing_to_compare_is_said(tmp_path: Path):
     found = gather([load_run(failed_run(tmp_path))])
     assert latency(found).empty
     assert differences(found).empty
-    assert ready(found).empty
+    assert mean_waits(ways(found.moments)).empty
 
 
 def test_runs_of_no_comparison_are_counted_as_they_were_made(tmp_path: Path):

@@ -149,11 +149,27 @@ def test_the_figure_marks_the_regression_and_the_new_version(tmp_path: Path) -> 
     assert histories.table(told).iloc[0]["worse"].startswith("all nodes Ready")
 
 
+def test_the_way_to_ready_of_the_newest_runs_stands_side_by_side(tmp_path: Path) -> None:
+    told = history.gather([made(tmp_path, n, slow=6.0 if n == 14 else 1.0) for n in range(1, 15)])
+    picture = histories.readiness_figure(told, told.series[0])
+    assert picture is not None
+    (ax,) = picture.axes
+    assert len(ax.get_yticklabels()) == 12
+    marks = [len(line.get_xdata()) for line in ax.lines]
+    assert marks == [2] * 12  # both workers of each run
+    newest = told.ways[told.ways["subject"] == "run-014-flannel"]["total"]
+    assert list(ax.lines[-1].get_xdata()) == list(newest)
+    bars = sum(patch.get_width() for patch in ax.patches if round(patch.get_y() + 0.3) == 11)
+    assert bars == pytest.approx(newest.mean())
+    assert f"{newest.median():.1f} s." in picture.alt
+    assert histories.readiness_figure(history.gather([]), "none") is None
+
+
 def test_a_notebook_reads_a_directory_of_runs(tmp_path: Path) -> None:
     made(tmp_path, 1)
     past = nb.open_past("", run_dir=str(tmp_path / "lab"))
     assert "lab, flannel, 3 hosts, real hosts" in repr(past)
-    assert len(past.figures()) == 1
+    assert len(past.figures()) == 2
     assert "run-001-flannel" in repr(past.table())
     assert "5 are needed" in repr(past.verdict())
     with pytest.raises(PreconditionError, match="no such directory of runs"):

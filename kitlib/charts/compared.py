@@ -181,14 +181,20 @@ def ecdf_panel(
     return ax
 
 
-def readiness_bars(ax: Axes, ready: pd.DataFrame, *, ordered: Sequence[str]) -> Axes:
-    """Return `ax` with one bar a plugin: the mean waits from kubeadm join to Ready, end to end.
+def readiness_bars(
+    ax: Axes, ready: pd.DataFrame, ways: pd.DataFrame, *, ordered: Mapping[str, str] | Sequence[str]
+) -> Axes:
+    """Return `ax` with one bar a subject: the mean waits from kubeadm join to Ready, end to end.
+
+    A mark below the bar is one worker's whole way.
 
     Args:
         ax: Where to draw.
-        ready: `comparison.ready`.
-        ordered: The lines from the top.
+        ready: `ways.mean_waits`.
+        ways: `ways.ways`.
+        ordered: The subjects from the top; a mapping has their names.
     """
+    names = list(ordered.values()) if isinstance(ordered, Mapping) else list(ordered)
     waits = ready[ready["phase"] != "total"]
     phases: Mapping[str, str] = dict(zip(waits["phase"], waits["label"], strict=True))
     shades = {
@@ -205,15 +211,19 @@ def readiness_bars(ax: Axes, ready: pd.DataFrame, *, ordered: Sequence[str]) -> 
                 edgecolor="white", linewidth=0.5,
             )  # fmt: skip
             left += float(width)
+        each = ways.loc[ways["subject"] == subject, "total"]
+        ax.plot(each, [row + 0.38] * len(each), marker="|", ms=5, mew=1.1, ls="", color=INK)
         words = in_seconds(left) if len(own) else "not measured"
         ax.annotate(
             words, (left, row), xytext=(5, 0), textcoords="offset points", va="center",
             fontsize=8.5, color=INK,
         )  # fmt: skip
-    ax.set_yticks(range(len(ordered)), list(ordered))
-    ax.set_ylim(len(ordered) - 0.4, -0.6)
-    ax.set_xlim(0, longest * 1.12)
-    ax.set_xlabel("Seconds since kubeadm join was started on the worker, mean of its builds")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlim(0, max(longest * 1.12, float(ways["total"].max()) * 1.03 if len(ways) else 0.0))
+    ax.set_xlabel(
+        "Seconds since kubeadm join was started on the worker (bar: mean; marks: each worker)"
+    )
     keys = [Patch(fc=shades[p], hatch=hatches[p], ec="white", label=phases[p]) for p in phases]
     if keys:
         ax.legend(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kitlib import charts
 from kitlib.charts import Picture
-from kitlib.diagnosis import comparison
+from kitlib.diagnosis import comparison, ways
 from kitlib.diagnosis.comparison import Compared
 from kitlib.model import Check
 from kitlib.plugins import Plugin
@@ -46,9 +46,14 @@ class Sight:
         return comparison.differences(self.compared)
 
     @cached_property
+    def ways(self) -> pd.DataFrame:
+        """`ways.ways`, of every worker of every build."""
+        return ways.ways(self.compared.moments)
+
+    @cached_property
     def ready(self) -> pd.DataFrame:
-        """`comparison.ready`."""
-        return comparison.ready(self.compared)
+        """`ways.mean_waits`."""
+        return ways.mean_waits(self.ways)
 
     @property
     def in_lab(self) -> bool:
@@ -168,7 +173,7 @@ class Sight:
 
         In a lab the plugins stand in the order of their names: these times rank nothing.
         """
-        totals = self.ready[self.ready["phase"] == comparison.TOTAL]
+        totals = self.ready[self.ready["phase"] == ways.TOTAL]
         if totals.empty:
             return None
         order = list(totals.sort_values("subject" if self.in_lab else "seconds")["subject"])
@@ -176,6 +181,7 @@ class Sight:
             f"{name} {value:.1f} s"
             for name, value in zip(totals["subject"], totals["seconds"], strict=True)
         )
+        spread = f"{self.ways[ways.TOTAL].min():.1f} to {self.ways[ways.TOTAL].max():.1f} s"
         warned = (
             f"These times are {self.emulated}: they show the order of things, and rank nothing. "
             if self.in_lab
@@ -183,9 +189,10 @@ class Sight:
         )
         picture = Picture(
             10.2, 1.7 + 0.36 * len(order), caption=warned + self.provenance(),
-            alt=f"Waits from kubeadm join to Ready{', emulated' if self.in_lab else ''}: {told}.",
+            alt=f"Waits from kubeadm join to Ready{', emulated' if self.in_lab else ''}: {told}; "
+            f"single workers {spread}.",
         )  # fmt: skip
-        charts.readiness_bars(picture.add_subplot(), self.ready, ordered=order)
+        charts.readiness_bars(picture.add_subplot(), self.ready, self.ways, ordered=order)
         return picture
 
     # --- tables and words ------------------------------------------------------------------------
@@ -197,7 +204,7 @@ class Sight:
         """
         factor, unit = self.unit
         measured = self.latency.set_index("subject")
-        totals = self.ready[self.ready["phase"] == comparison.TOTAL].set_index("subject")["seconds"]
+        totals = self.ready[self.ready["phase"] == ways.TOTAL].set_index("subject")["seconds"]
         order = [*measured.index, *(s for s in self.compared.subjects if s not in measured.index)]
         rows = []
         for subject in order:

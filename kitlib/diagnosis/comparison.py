@@ -39,14 +39,12 @@ __all__ = [
     "CELL_COLUMNS",
     "DIFFERENCE_COLUMNS",
     "LATENCY_COLUMNS",
-    "READY_COLUMNS",
     "RUN_COLUMNS",
     "Compared",
     "cells",
     "differences",
     "gather",
     "latency",
-    "ready",
 ]
 
 RUN_COLUMNS = (
@@ -75,12 +73,6 @@ DIFFERENCE_COLUMNS = ("first", "second", "percent", "low", "high", "judged", "di
 """`differences`: one row for each two subjects: by how many percent a packet between the first
 one's pods takes longer than between the second one's, on equally fast hosts; the bounds hold for
 all rows at once with 95 % confidence."""
-
-READY_COLUMNS = ("subject", "phase", "label", "seconds", "nodes")
-"""`ready`: for each subject and phase on a worker's way from kubeadm join to Ready, the mean wait;
-the row `total` has the median of the whole way."""
-
-TOTAL = "total"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,47 +187,6 @@ def differences(compared: Compared) -> pd.DataFrame:
     }
     rows = [_difference(each) for each in contrasts(values)]
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
-
-
-def ready(compared: Compared) -> pd.DataFrame:
-    """Return the way of the workers from kubeadm join to Ready; columns: READY_COLUMNS."""
-    rows: list[dict[str, Any]] = []
-    workers = compared.moments[compared.moments["role"] == "worker"]
-    for subject, own in workers.groupby("subject", sort=True):
-        ways = [
-            way
-            for _, node in own.groupby(["block", "node"], sort=False)
-            if (way := _way(node)) is not None
-        ]
-        if not ways:
-            continue
-        waits = pd.DataFrame(ways)
-        for phase, label in readiness.PHASES.items():
-            if phase in waits:
-                mean = float(waits[phase].fillna(0).mean())
-                rows.append(_ready_row(subject, phase, label, mean, len(ways)))
-        whole = float(waits.sum(axis=1).median())
-        rows.append(_ready_row(subject, TOTAL, "join to Ready", whole, len(ways)))
-    return pd.DataFrame(rows, columns=list(READY_COLUMNS))
-
-
-def _ready_row(subject: object, phase: str, label: str, seconds: float, n: int) -> dict[str, Any]:
-    return dict(zip(READY_COLUMNS, (str(subject), phase, label, seconds, n), strict=True))
-
-
-def _way(node: pd.DataFrame) -> dict[str, float] | None:
-    """Return phase -> seconds waited for it, between kubeadm's start and Ready; None without."""
-    times = node.set_index("phase")["t"].dropna()
-    if "kubeadm_started" not in times or "ready" not in times:
-        return None
-    begin, end = times["kubeadm_started"], times["ready"]
-    between = times[(times > begin) & (times <= end)].drop("ready")
-    inside = [*between.sort_values(kind="stable").items(), ("ready", end)]
-    way: dict[str, float] = {}
-    for phase, at in inside:
-        way[str(phase)] = (at - begin).total_seconds()
-        begin = at
-    return way
 
 
 def _runs(runs: Sequence[Run]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What the notebook shows of a cluster's runs over time: one figure a series, and a table."""
+"""What the notebook shows of a cluster's runs over time: two figures a series, and a table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import pandas as pd
 from kitlib import charts
 from kitlib.charts import Picture
 from kitlib.diagnosis.history import HEADLINES, NEEDED, PHASE, History
+from kitlib.diagnosis.ways import TOTAL, mean_waits
 
-__all__ = ["figure", "table"]
+__all__ = ["figure", "readiness_figure", "table"]
+
+_NEWEST = 12
+"""So many runs have a bar each; what was before is in the chart of all runs."""
 
 
 def figure(history: History, series: str) -> Picture | None:
@@ -32,6 +36,9 @@ def figure(history: History, series: str) -> Picture | None:
     caption = (where if emulated else "") + (
         f"{series}. Judged with at least {NEEDED} earlier runs; grey: up to where a run is usual."
     )
+    for metric in metrics:
+        newest = values[values["metric"] == metric].iloc[-1]
+        told.append(f"{newest['label']}: {newest['value']:.3g} {newest['unit']} in the newest run.")
     picture = Picture(9.2, 0.9 + 1.75 * len(metrics), caption=caption, alt=" ".join(told))
     panels = picture.subplots(len(metrics), 1, squeeze=False)[:, 0]
     for place, (ax, metric) in enumerate(zip(panels, metrics, strict=True)):
@@ -42,6 +49,30 @@ def figure(history: History, series: str) -> Picture | None:
                 f"Slowest phase, median node: {own['label'].iloc[0]}", loc="left", fontsize=10.5
             )
     charts.over_runs_key(panels[0], values)
+    return picture
+
+
+def readiness_figure(history: History, series: str) -> Picture | None:
+    """Return what the workers of a series' newest runs waited for; None when none was joined."""
+    runs = history.runs[history.runs["series"] == series]
+    found = history.ways[history.ways["subject"].isin(runs["run_id"])]
+    runs = runs[runs["run_id"].isin(found["subject"])].tail(_NEWEST)
+    if runs.empty:
+        return None
+    found = found[found["subject"].isin(runs["run_id"])]
+    ready = mean_waits(found)
+    whole = ready[ready["phase"] == TOTAL].set_index("subject")["seconds"]
+    names = {run: f"{t:%m-%d %H:%M}" for run, t in zip(runs["run_id"], runs["t"], strict=True)}
+    told = ", ".join(f"{name} {whole[run]:.1f} s" for run, name in names.items())
+    emulated = str(runs["kind"].iloc[0]).startswith("lab")
+    picture = Picture(
+        9.2, 1.7 + 0.36 * len(names),
+        caption=f"{'These times are emulated. ' if emulated else ''}{series}; times in UTC.",
+        alt=f"What the workers of each run waited for, the newest last; median of the way from "
+        f"kubeadm join to Ready: {told}.",
+    )  # fmt: skip
+    ax = charts.readiness_bars(picture.add_subplot(), ready, found, ordered=names)
+    ax.set_title("What the workers of each run waited for", loc="left", fontsize=11)
     return picture
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 
 from kitlib.diagnosis import readiness
 from kitlib.diagnosis.intervals import SEED, Counts, Floats, Interval, pooled_quantile
+from kitlib.diagnosis.ways import WAY_COLUMNS, ways
 from kitlib.model import Check, Status, Verdict
 from kitlib.runs import Run
 from kitlib.samples import read_samples
@@ -90,10 +91,11 @@ HEADLINES = {
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A cluster's runs over time: RUN_COLUMNS and COLUMNS."""
+    """A cluster's runs over time: RUN_COLUMNS, COLUMNS, and `ways.ways` with run_id as subject."""
 
     runs: pd.DataFrame
     values: pd.DataFrame
+    ways: pd.DataFrame
 
     @property
     def series(self) -> list[str]:
@@ -106,16 +108,20 @@ def gather(runs: Sequence[Run]) -> History:
     passed = [run for run in runs if run.verdict == Verdict.PASS and run.started is not None]
     passed.sort(key=lambda run: (run.started or 0.0, run.run_id))
     told, values = [], []
+    went = [pd.DataFrame(columns=list(WAY_COLUMNS))]
     for run in passed:
         row = _about(run)
         told.append(row)
-        for metric, label, unit, found in _numbers(run):
+        phases = readiness.node_phases(run)
+        built = phases[phases["offset_s"] >= 0]
+        went.append(ways(built.assign(subject=run.run_id, block=0)))
+        for metric, label, unit, found in _numbers(run, phases):
             cells = (row["series"], run.run_id, row["t"], metric, label, unit)
             values.append((*cells, found.value, found.low, found.high))
     about = pd.DataFrame(told, columns=list(RUN_COLUMNS))
     about["changed"] = _changes(about)
     frame = pd.DataFrame(values, columns=list(COLUMNS[:9]))
-    return History(about, _judged(frame))
+    return History(about, _judged(frame), pd.concat(went[1:] or went, ignore_index=True))
 
 
 def judge(
@@ -245,10 +251,9 @@ def _versions(old: str, new: str) -> str:
     return "plugin from another source"
 
 
-def _numbers(run: Run) -> list[tuple[str, str, str, Interval]]:
+def _numbers(run: Run, phases: pd.DataFrame) -> list[tuple[str, str, str, Interval]]:
     """Return (metric, label, unit, value) of what a run recorded."""
     found: list[tuple[str, str, str, Interval]] = []
-    phases = readiness.node_phases(run)
     built = phases[phases["offset_s"] >= 0]
     ready = built.loc[built["phase"] == "ready", "offset_s"]
     if len(ready) == phases["node"].nunique() and len(ready):
