@@ -70,8 +70,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "plugin-crashloop": Fault("the network plugin's container ends again and again", False),
     "port-closed": Fault(
-        "the firewall drops tunnels (UDP 4789, 6081, 6784, 8472, 51234), BGP (TCP 179) and the"
-        " kubelet (TCP 10250)",
+        "the firewall drops VXLAN (UDP 4789, 6784, 8472), BGP (TCP 179), the kubelet (TCP 10250)",
         True,
     ),
     "route-missing": Fault(
@@ -84,6 +83,9 @@ FAULTS: Mapping[str, Fault] = {
     "swap-on": Fault("the host swaps, which the kubelet does not stand", False),
     "token-expired": Fault(
         "every bootstrap token has expired for the API server, new ones too", False, "control_plane"
+    ),
+    "tunnel-closed": Fault(
+        "the firewall drops the plugins' tunnels (UDP 4789, 6081, 6784, 8472, 51234), no more", True
     ),
     "wrong-ca-hash": Fault(
         "cluster-info, which joining hosts ask for, names another CA than the cluster's",
@@ -114,8 +116,14 @@ _RULES: Mapping[str, str] = {
     "port-closed": """
         chain input {
             type filter hook input priority 0;
-            iifname eth0 udp dport { 4789, 6081, 6784, 8472, 51234 } drop
+            iifname eth0 udp dport { 4789, 6784, 8472 } drop
             iifname eth0 tcp dport { 179, 10250 } drop
+        }
+    """,
+    "tunnel-closed": """
+        chain input {
+            type filter hook input priority 0;
+            iifname eth0 udp dport { 4789, 6081, 6784, 8472, 51234 } drop
         }
     """,
 }

@@ -77,6 +77,28 @@ def test_closed_port_is_closed_and_others_are_not(stub_lab: Lab) -> None:
     assert stub_lab.run("timeout 1 bash -c '</dev/tcp/10.77.0.12/22'", "worker-2").ok
 
 
+def test_a_closed_tunnel_leaves_the_rest_of_the_host_alone(stub_lab: Lab) -> None:
+    """A UDP port that nobody listens on says so; a closed one says nothing."""
+
+    def silent(port: int) -> bool:
+        script = (
+            "import socket; s=socket.socket(2, 2); s.settimeout(1);"
+            f"s.connect(('10.77.0.12', {port})); s.send(b'x'); s.recv(1)"
+        )
+        return (
+            "Connection refused"
+            not in stub_lab.run(f'/run/lab/python -c "{script}"', "worker-2").stderr
+        )
+
+    assert not silent(8472)
+    verbs.break_(stub_lab.state_dir, "tunnel-closed", "worker-1")
+    assert [port for port in (4789, 6081, 8472, 8473) if silent(port)] == [4789, 6081, 8472]
+    assert (
+        "refused"
+        in stub_lab.run("timeout 1 bash -c '</dev/tcp/10.77.0.12/10250'", "worker-2").stderr
+    )
+
+
 def test_host_down_refuses_ssh_and_answers_no_ping(stub_lab: Lab) -> None:
     connection = stub_lab.connect("worker-1")
     verbs.break_(stub_lab.state_dir, "host-down", "worker-1")
