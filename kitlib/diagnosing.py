@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from kitlib import notebooks
 from kitlib.errors import ChecksFailed, Interrupted, KitError, RecordError
@@ -143,5 +144,9 @@ def _ended(session: Session, errors: Sequence[KitError], metrics: Path | None) -
 def _in_a_line(bad: Sequence[Check]) -> str:
     if not bad:
         return ""
-    first = f"{bad[0].target}: {bad[0].summary}"
-    return f"{first}, and {len(bad) - 1} more" if len(bad) > 1 else first
+    first = bad[0]
+    told = f"{first.target}: {first.summary}"
+    if first.got:  # a summary says what was wanted
+        got = shorten(first.got, 160, placeholder=" ...")
+        told = f"{first.target}: {got} (wanted: {first.summary})"
+    return f"{told}, and {len(bad) - 1} more" if len(bad) > 1 else told

@@ -11,7 +11,7 @@ from kitlib import frames
 from kitlib.diagnosis import summary
 from kitlib.model import CLUSTER, Check, Status
 from kitlib.report.page import Listed, table_of
-from kitlib.runs import Run
+from kitlib.runs import DIAGNOSIS, Run
 
 __all__ = ["Found", "Judged", "findings"]
 
@@ -96,13 +96,21 @@ def findings(run: Run) -> Judged:
         told.append(_of(check))
     bad = [each for each in told if each.status in (Status.FAIL, Status.WARN)]
     bad += _errors(run, " ".join(each.summary for each in bad))
-    bad = sorted(dict.fromkeys(bad), key=lambda each: each.status != Status.FAIL)
+    rank = _nearness if run.kind == DIAGNOSIS else (lambda _: 0)
+    bad = sorted(dict.fromkeys(bad), key=lambda each: (each.status != Status.FAIL, rank(each)))
     return Judged(
         tuple(_together(bad)),
         tuple(_together(each for each in told if each.status == Status.PASS)),
         tuple(_together(each for each in told if each.status == Status.SKIP)),
         sum(each.status == Status.PASS for each in told),
     )
+
+
+def _nearness(found: Found) -> int:
+    """Return how far a finding is from its cause: a host that is down is slow and not Ready too."""
+    if found.id == "error":
+        return 0 if found.target != CLUSTER else 3
+    return {"readiness": 1, "connectivity": 2}.get(found.id.partition(".")[0], 3)
 
 
 def _together(found: Iterable[Found]) -> list[Found]:

@@ -406,8 +406,9 @@ def _let_serve(ctx: Context, found: Agents) -> None:
 
 def _say(ctx: Context, missing: Mapping[Place, str], total: int) -> None:
     if len(missing) <= 6:
-        for (node, path), why in missing.items():
-            ctx.waiting(node, f"{path} agent: {why}")
+        for name in dict.fromkeys(node for node, _ in missing):
+            told = [f"{path} agent: {why}" for (node, path), why in missing.items() if node == name]
+            ctx.waiting(name, "; ".join(told))
         return
     (node, _), why = next(iter(missing.items()))
     ctx.waiting(CLUSTER, f"agents: {len(missing)} of {total} do not run yet; {node}: {why}")
