@@ -13,12 +13,13 @@ from typing import Any
 
 import yaml
 
-from kitlib.errors import ApiError, PreconditionError
+from kitlib.errors import ApiError, ParamsError, PreconditionError
 from kitlib.kube import Kube, Obj
 from kitlib.kubeconfig import Kubeconfig
 from kitlib.link import KubeconfigLink
+from kitlib.manifests.setting import stated
 from kitlib.params import catalogue_beside
-from kitlib.plugins import Catalogue
+from kitlib.plugins import Catalogue, Plugin
 from kitlib.rights import need_rights
 
 __all__ = ["ZONE", "describe", "look_at", "recognised"]
@@ -58,7 +59,8 @@ def describe(kube: Kube, cluster: str, known: Catalogue) -> dict[str, Any]:
 
     Returns:
         `cluster`, `kubernetes_version` (major.minor.patch), `plugin` and `plugin_delegate` (empty
-        for none that is known), `plugin_seen` (its workloads), `pod_cidr` and `service_cidr`
+        for none that is known), `plugin_backend` (how it carries packets, where its objects say
+        so), `plugin_seen` (its workloads), `pod_cidr` and `service_cidr`
         (empty where the API does not tell), `dns_service` (namespace, name, address; or None),
         `hosts` (name, address, role, labels: the zone), `left_out` (Node -> why it is no host).
 
@@ -83,6 +85,7 @@ def describe(kube: Kube, cluster: str, known: Catalogue) -> dict[str, Any]:
         "kubernetes_version": _version(kube),
         "plugin": plugin,
         "plugin_delegate": delegate,
+        "plugin_backend": _backend(kube, known.wanted(plugin, delegate)),
         "plugin_seen": seen,
         "pod_cidr": pods or _around(shares),
         "service_cidr": cidr,
@@ -135,6 +138,25 @@ def _workloads(kube: Kube, known: Catalogue) -> list[tuple[str, str, str]]:
         for kind in kinds
         for item in _told(kube, f"/apis/apps/v1/{kind.lower()}s")
     ]
+
+
+def _backend(kube: Kube, plugin: Plugin) -> str:
+    """Return the catalogue's word for how packets get to other nodes; empty where none is told."""
+    if plugin.backend is None:
+        return ""
+    words = {value: word for word, value in plugin.backend.values.items()}
+    for place in (each for each in plugin.backend.places if each.kind):
+        group = "/api/v1" if place.kind == "ConfigMap" else "/apis/apps/v1"
+        path = f"{group}/namespaces/{place.namespace}/{place.kind.lower()}s/{place.name}"
+        try:
+            found = kube.get(path)
+            values = stated([{**found, "kind": place.kind}], place)
+        except (ApiError, ParamsError):
+            continue  # not for this user, not there, or not as upstream has it
+        for value in values:
+            if str(value) in words:
+                return words[str(value)]
+    return ""
 
 
 def _told(kube: Kube, path: str) -> list[Obj]:

@@ -61,7 +61,7 @@ RIGHTS = (
         optional=True,
     ),
     Right("services", ("list",), "which Service is the cluster's DNS", optional=True),
-    Right("daemonsets", ("list",), "which network plugin it is", "apps", optional=True),
+    Right("daemonsets", ("get", "list"), "which network plugin it is", "apps", optional=True),
     Right("deployments", ("list",), "which network plugin it is", "apps", optional=True),
     Right("statefulsets", ("list",), "which network plugin it is", "apps", optional=True),
     Right("replicasets", ("list",), "which network plugin it is", "apps", optional=True),
@@ -75,9 +75,9 @@ RIGHTS = (
     Right(
         "configmaps",
         ("get",),
-        "the pods' and Services' address ranges",
+        "the address ranges, and how the plugin carries packets",
         optional=True,
-        names=("kubeadm-config",),
+        names=("kubeadm-config", "kube-flannel-cfg", "cilium-config", "contiv-config"),
     ),
 )
 

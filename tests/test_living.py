@@ -14,7 +14,7 @@ from kitlib.errors import ParamsError, PreconditionError
 from kitlib.kubeconfig import read_kubeconfig
 from kitlib.living import ZONE, look_at, recognised
 from kitlib.plugins import catalogue
-from kitlib.rights import ROLE, cluster_role
+from kitlib.rights import RIGHTS, ROLE, cluster_role
 from kitlib.session import Session
 
 NODES = {
@@ -141,3 +141,47 @@ def test_every_plugin_of_the_catalogue_is_recognised_by_all_its_workloads(name):
     plugin = catalogue()[name]
     loads = [(load.kind, load.namespace, load.name) for load in plugin.workloads]
     assert recognised(loads, catalogue())[0] == name
+
+
+FLANNEL = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: kube-flannel}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kube-flannel-cfg, namespace: kube-flannel}
+data: {net-conf.json: '{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}'}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: kube-flannel-ds, namespace: kube-flannel}
+spec:
+  selector: {matchLabels: {app: flannel}}
+  template:
+    metadata: {labels: {app: flannel}}
+    spec: {containers: [{name: kube-flannel, image: flannel}]}
+"""
+
+
+def test_how_the_plugin_carries_packets_is_read_from_its_objects(api):
+    api.ok("apply", "-f", "-", stdin=FLANNEL)
+    try:
+        with Session.open(api.kubeconfig()) as session:
+            assert session.params.plugin_backend == "host-gw"
+            assert session.plugin.interfaces.tunnel == ""
+            assert session.journal.record()["living"]["plugin_seen"] == [
+                "DaemonSet kube-flannel-ds"
+            ]
+        with Session.open(api.kubeconfig(), overrides={"plugin": "calico"}) as session:
+            assert session.plugin.name == "calico"
+            assert session.params.plugin_backend == ""
+    finally:
+        api.ok("delete", "--ignore-not-found", "-f", "-", stdin=FLANNEL)
+
+
+def test_the_rights_name_every_config_map_that_says_how_packets_go():
+    backends = [plugin.backend for plugin in catalogue().values() if plugin.backend]
+    places = [place for each in backends for place in each.places if place.kind == "ConfigMap"]
+    (right,) = [each for each in RIGHTS if each.resource == "configmaps"]
+    assert {place.name for place in places} < set(right.names)

@@ -108,6 +108,9 @@ def of_cluster(
     options = _options(overrides)
     keys = ("cluster", "kubernetes_version", "plugin", "plugin_delegate", "pod_cidr", "hosts")
     data = {key: found[key] for key in keys}
+    data["plugin_backend"] = found.get("plugin_backend", "")
+    if options.get("plugin") not in (None, data["plugin"]):  # then these are another one's
+        data |= {"plugin_delegate": "", "plugin_backend": ""}
     if found["service_cidr"]:
         data["service_cidr"] = found["service_cidr"]
     data = laid_over({**data, "runs": str(runs), "api_access": "direct"}, options)
