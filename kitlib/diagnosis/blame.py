@@ -7,7 +7,7 @@ all of a node's failures and none of its successes; what no node explains stays 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -110,17 +110,19 @@ def _candidates(
 ) -> dict[tuple[str, Part], set[Pair]]:
     """Return what could be blamed -> the failures that it would explain."""
     lines: dict[tuple[str, Part], set[Pair]] = defaultdict(set)
-    works: dict[tuple[str, Part], int] = defaultdict(int)
     peers: dict[tuple[str, Part], set[str]] = defaultdict(set)
-    for pairs in (bad, also_bad, good):
+    for pairs in (bad, also_bad):
         for src, dst in pairs:
             for node, part in _parts(src, dst):
-                if pairs is good:
-                    works[node, part] += 1
-                    continue
                 peers[node, part].add(dst if node == src else src)
                 if pairs is bad:
                     lines[node, part].add((src, dst))
+    sources, targets = Counter(src for src, _ in good), Counter(dst for _, dst in good)
+    works = {
+        (node, part): sources[node] * (part is not Part.TARGET)
+        + targets[node] * (part is not Part.SOURCE)
+        for node, part in lines
+    }
     return {
         key: pairs
         for key, pairs in lines.items()
@@ -142,8 +144,13 @@ def _groups(bad: Collection[Pair], good: Collection[Pair]) -> tuple[tuple[str, .
             node = parent[node]
         return node
 
+    apart = len({node for pair in good for node in pair}) - 1
     for src, dst in good:
-        parent[root(src)] = root(dst)
+        if not apart:
+            break  # one group already: 40,000 more pairs change nothing
+        if (one := root(src)) != (other := root(dst)):
+            parent[one] = other
+            apart -= 1
     if any(root(src) == root(dst) for src, dst in bad):
         return ()
     members: dict[str, list[str]] = defaultdict(list)
