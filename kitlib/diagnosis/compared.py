@@ -118,6 +118,7 @@ class Sight:
             "An equals sign: the interval of the difference holds 0. The intervals hold for all "
             f"squares together with 95 % confidence. {self.provenance()}",
             alt=f"{differ} of {len(found)} pairs of plugins differ: {self._differ_words()}",
+            square=True,
         )  # fmt: skip
         charts.difference_matrix(
             picture.add_subplot(), found, order, title="Which differ, and by how many percent"

@@ -146,7 +146,7 @@ def connectivity_figure(run: Run) -> Picture | None:
     height = cell * size + 0.6 * margin + 0.165 * len(lines) + 1.3
     picture = Picture(
         width, height, caption=caption(run, timing=False),
-        alt=f"Matrix of who reaches whom between {len(nodes)} nodes. {' '.join(told)}",
+        alt=f"Matrix of who reaches whom between {len(nodes)} nodes. {' '.join(told)}", square=True,
     )  # fmt: skip
     picture.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8.5)
     charts.connectivity_matrix(picture.add_subplot(), table, names, ends)
