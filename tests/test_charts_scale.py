@@ -18,7 +18,9 @@ from make_record import ZONES, make_record
 
 from kitlib import charts, frames
 from kitlib.diagnosis import summary
-from kitlib.diagnosis.latency import MOST
+from kitlib.diagnosis.blame import lossy_nodes
+from kitlib.diagnosis.latency import FEW, MOST
+from kitlib.diagnosis.latency import checks as checks_of
 from kitlib.model import Status
 from kitlib.runs import Run, load_run
 from kitlib.samples import SAMPLE_COLUMNS, read_samples, write_samples
@@ -42,17 +44,42 @@ def test_a_made_record_has_the_size_and_the_network_that_were_asked_for(
     assert again.equals(table)
 
 
-def test_of_many_sick_pairs_the_worst_are_named_and_the_others_counted(record: Run) -> None:
+def test_each_cause_of_a_made_record_is_one_finding(record: Run) -> None:
     checks = [each for each in summary.latency_checks(record) if each.status != Status.PASS]
     loss = [each for each in checks if each.id == "latency.loss"]
-    assert len(loss) == MOST + 1
-    assert loss[0].status is Status.FAIL
-    assert loss[0].target == "worker-1"
-    assert "worker-8" in loss[-1].got
-    lost = frames.latency_summary(read_samples(record))
-    hurt = int(((lost["path"] == "pod") & (lost["lost"] > 0)).sum())
-    assert loss[-1].got.startswith(f"{hurt - MOST} more pairs lost ")
+    assert [(each.target, each.status) for each in loss[:2]] == [
+        ("worker-1", Status.FAIL),  # its pair with worker-22 is cut
+        ("worker-8", Status.WARN),
+    ]
+    assert "between worker-8 and " in loss[1].got
+    assert len(loss) <= 2 + FEW
     assert [each.target for each in checks if each.id == "latency.node"] == ["worker-12"]
+
+
+def test_of_many_sick_pairs_the_worst_are_named_and_the_others_counted() -> None:
+    names = [f"n{number:02}" for number in range(60)]
+    pairs = pd.DataFrame(itertools.permutations(names, 2), columns=["src", "dst"])
+    pairs = pairs.assign(path="pod", n=20, lost=0, duplicates=0, loss_pct=0.0)
+    values = ("min_ms", "p50_ms", "p90_ms", "p99_ms", "max_ms", "difference_ms", "ratio")
+    table = pairs.assign(**dict.fromkeys(values, 0.2))
+    number = pairs["src"].str[1:].astype(int)
+    neighbours = (pairs["dst"].str[1:].astype(int) == number + 1) & (number % 2 == 0)
+    some = table.assign(lost=neighbours * (2 + (number == 40)))
+    loss = [each for each in checks_of(some, names) if each.id == "latency.loss"]
+    assert len(loss) == MOST + 1
+    assert loss[0].target == "n40"
+    assert loss[-1].got.startswith("10 more pairs lost 20 of 200 packets")
+    once = table.assign(lost=neighbours * 1)
+    (noise,) = [each for each in checks_of(once, names) if each.id == "latency.loss"]
+    assert noise.got.startswith("30 pairs lost one packet each, 0.042 % of all")
+    # One node loses a tenth of its packets by chance: most of its pairs lose none.
+    draw = np.random.default_rng(4)
+    ends = (pairs["src"] == "n07") | (pairs["dst"] == "n07")
+    sick = table.assign(lost=draw.binomial(4, 0.1, len(pairs)) * ends, n=4)
+    (lossy,) = [each for each in checks_of(sick, names) if each.id == "latency.loss"]
+    assert (lossy.target, lossy.status) == ("n07", Status.WARN)
+    even = zip(pairs["src"], pairs["dst"], draw.binomial(20, 0.1, len(pairs)), strict=True)
+    assert lossy_nodes({(src, dst): (int(lost), 20) for src, dst, lost in even}) == []
 
 
 def test_samples_that_came_since_are_seen(tmp_path: Path) -> None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Blame", "Pair", "Part", "blame", "named", "natural"]
+__all__ = ["Blame", "Pair", "Part", "blame", "lossy_nodes", "named", "natural"]
 
 Pair = tuple[str, str]
 """Source and target."""
 
 SHARE = 0.9
 """So much of a node's pairs must fail: with 200 nodes one lucky packet must not hide a sick one."""
+LOST, TIMES = 10, 5.0
+"""A node is lossy that loses so many packets, and so many times what the others lose of theirs."""
 LEAST = 2
 """With so many other nodes at least: from one pair alone nobody knows which end it is."""
 
@@ -88,6 +90,43 @@ def blame(
         part = Part.GROUPS if groups else Part.PAIRS
         found.append(Blame(part, "", tuple(sorted(left)), groups))
     return found
+
+
+def lossy_nodes(pairs: Mapping[Pair, tuple[int, int]]) -> list[str]:
+    """Return the nodes that lose packets of most they talk to by chance, the worst first.
+
+    At a loss of some percent a pair with few packets often loses none, so that no share of a node's
+    pairs tells it: its packets do, set against those between the other nodes.
+
+    Args:
+        pairs: Pair -> how many packets were lost, and sent.
+    """
+    left = dict(pairs)
+    found: list[str] = []
+    while True:
+        gone: Counter[str] = Counter()
+        sent: Counter[str] = Counter()
+        peers: dict[str, set[str]] = defaultdict(set)
+        for pair, (lost, n) in left.items():
+            for node, peer in (pair, pair[::-1]):
+                gone[node] += lost
+                sent[node] += n
+                if lost:
+                    peers[node].add(peer)
+        if not gone:
+            return found
+        worst = max(gone, key=lambda node: (gone[node] / max(sent[node], 1), node))
+        others = {pair: count for pair, count in left.items() if worst not in pair}
+        lost, n = (sum(count[place] for count in others.values()) for place in (0, 1))
+        usual = (lost + 1) / (n + 1)
+        if (
+            gone[worst] < LOST
+            or len(peers[worst]) < LEAST
+            or gone[worst] < TIMES * usual * sent[worst]
+        ):
+            return found
+        found.append(worst)
+        left = others
 
 
 def named(names: Iterable[str], most: int = 5) -> str:

@@ -13,7 +13,7 @@ from itertools import permutations
 
 import pandas as pd
 
-from kitlib.diagnosis.blame import Blame, Pair, Part, blame
+from kitlib.diagnosis.blame import Blame, Pair, Part, blame, lossy_nodes
 from kitlib.diagnosis.case import between, target_of
 from kitlib.diagnosis.limits import Limits
 from kitlib.diagnosis.slow_nodes import checks_of_nodes
@@ -27,6 +27,8 @@ OVERHEAD_COLUMNS = ("src", "dst", "pod_p50_ms", "host_p50_ms", "difference_ms", 
 difference_ms and ratio are the summary's own, set against each other round by round."""
 
 
+FEW = 5
+"""More pairs than that which lost a single packet each are one finding."""
 MOST = 20
 """Up to so many pairs get a finding each, the worst first; the others are counted in one more."""
 
@@ -217,6 +219,28 @@ def _loss(summary: pd.DataFrame, explained: Mapping[Pair, str]) -> list[Check]:
     causes += blame(some, good, also_bad=silent)
     found = [_lossy(cause, pods, sick) for cause in causes if cause.part is not Part.PAIRS]
     single = [pair for cause in causes if cause.part is Part.PAIRS for pair in cause.pairs]
+    covered = silent.union(*(each.pairs for each in causes if each.part is not Part.PAIRS))
+    for node in lossy_nodes({pair: pods[pair] for pair in pods.keys() - covered}):
+        own = tuple(sorted(pair for pair in single if node in pair))
+        if own:
+            found.append(_lossy(Blame(Part.BOTH, node, own), pods, sick))
+            single = [pair for pair in single if node not in pair]
+    once = [pair for pair in single if pods[pair][0] == 1 < pods[pair][1]]
+    if len(once) > FEW:
+        sent = sum(n for _, n in pods.values())
+        found.append(
+            Check(
+                "latency.loss",
+                "cluster",
+                Status.WARN,
+                "pods get replies from pods on the other nodes",
+                got=f"{len(once)} pairs lost one packet each, {100 * len(once) / sent:.2g} % of "
+                "all that were sent; no node stands out",
+                expected="no loss",
+                remedy="send more packets (probe.samples): what stays rare is the network's noise",
+            )
+        )
+        single = [pair for pair in single if pair not in set(once)]
     single.sort(key=lambda pair: (-pods[pair][0] / pods[pair][1], pair))
     for pair in single[:MOST]:
         found.append(_lossy(Blame(Part.PAIRS, "", (pair,)), pods, sick))
@@ -237,7 +261,7 @@ def _loss(summary: pd.DataFrame, explained: Mapping[Pair, str]) -> list[Check]:
             )
         )
     if found:
-        return found
+        return sorted(found, key=lambda check: check.status is not Status.FAIL)
     sent = sum(n for _, n in pods.values())
     got, what = f"0 of {sent}", "no packet between pods was lost"
     if told:
