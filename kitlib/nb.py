@@ -9,21 +9,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
 from kitlib.errors import PreconditionError
-from kitlib.model import CLUSTER, Check
+from kitlib.looking import Looking
+from kitlib.model import CLUSTER
 from kitlib.past import Past, open_past
 from kitlib.progress import Board, describe, read_lines
 from kitlib.rows import Rows, Shown, check_rows, frame_rows, judged
-from kitlib.runs import Run, load_run
 from kitlib.session import Session, find_params
 from kitlib.stages import StageRun
-from kitlib.turns import Kept
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,137 +57,16 @@ def open_run(params: str, *, run_dir: str = "", dry_run: bool = False) -> Bound:
     return Bound(Session.open(params, run_dir=run_dir, dry_run=dry_run, by_hand=True))
 
 
-class Bound(Shown):
+class Bound(Looking):
     """A run, as a notebook sees it."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self._measured: Sequence[Check] = ()
 
     def stage(self, name: str) -> Step:
         """Return one stage, to be taken step by step: preconditions, plan, apply, validate."""
         return Step(self.session, name)
 
-    @property
-    def path(self) -> Path:
-        """The run directory."""
-        return self.session.journal.path
-
-    def need_watch(self, *, fresh: bool = False) -> Rows:
-        """Say what the run recorded of the nodes; with `fresh` read the living cluster first.
-
-        Raises:
-            PreconditionError: The run has no record of nodes.
-        """
-        if fresh:
-            with _Live(self.path):
-                self.session.read_objects()
-        seen = len(self._run().watch("nodes"))
-        if not seen:
-            raise PreconditionError(
-                f"{self.path}: no record of nodes in this run",
-                remedy="name the run directory of a build, or set fresh = True",
-            )
-        return Rows((), (), f"{seen} changes of nodes on record.")
-
-    def readiness_figure(self) -> Figure | None:
-        """Return the waterfall of the nodes; None when no node ever registered."""
-        from kitlib.diagnosis import summary
-
-        return summary.readiness_figure(self._run())
-
-    def readiness_words(self) -> Rows:
-        """Return which phase and which node took longest."""
-        from kitlib.diagnosis import summary
-
-        words = summary.readiness_words(self._run())
-        return Rows(("what the times say",), tuple((each,) for each in words))
-
-    def readiness_table(self) -> Rows:
-        """Return when each node reached each moment, in seconds."""
-        from kitlib.diagnosis import summary
-
-        return frame_rows(summary.readiness_table(self._run()), digits=1)
-
-    def readiness_verdict(self) -> Rows:
-        """Judge the nodes' way to Ready.
-
-        Raises:
-            ChecksFailed: A node is not Ready, or a phase took far too long.
-        """
-        from kitlib.diagnosis import summary
-
-        return judged("node readiness", summary.readiness_checks(self._run()))
-
-    def need_samples(self, *, fresh: bool) -> Rows:
-        """Say whether there is something to chart: a living cluster, or samples in the run.
-
-        Raises:
-            ApiError: `fresh`, and the cluster does not answer.
-            PreconditionError: Not `fresh`, and the run has no samples.
-        """
-        if fresh:
-            return Rows((), (), f"The API answers at {self.session.kube(wait=10).server}.")
-        count = Kept.next_round(self.path / "samples" / "ping")
-        if not count:
-            raise PreconditionError(
-                f"{self.path}: no samples in this run", remedy="set fresh = True to take some"
-            )
-        return Rows((), (), f"{count} round(s) of samples on record.")
-
-    def measure_latency(self, *, rounds: int, fresh: bool) -> Rows:
-        """Take fresh samples of every ordered pair; nothing when not `fresh`.
-
-        What failed on the way counts in `latency_verdict`, behind the charts of what did not.
-        """
-        if not fresh:
-            return Rows((), (), "Not asked for: the samples of the run are charted.")
-        from kitlib.measure import measure_latency
-
-        with _Live(self.path):
-            found = measure_latency(self.session, rounds)
-        self._measured = found.checks
-        shown = check_rows(found.checks)
-        seen = f"{found.samples} samples taken in {found.rounds} round(s)."
-        return replace(shown, caption=f"{seen} {shown.caption}")
-
-    def latency_figure(self) -> Figure | None:
-        """Return the heat maps of pods and hosts; None without samples."""
-        from kitlib.diagnosis import summary
-
-        return summary.latency_figure(self._run())
-
-    def latency_distribution(self) -> Figure | None:
-        """Return the distribution of round-trip times; None without samples."""
-        from kitlib.diagnosis import summary
-
-        return summary.latency_distribution(self._run())
-
-    def latency_table(self) -> Rows:
-        """Return every ordered pair's percentiles (ms) and loss."""
-        from kitlib.diagnosis import summary
-
-        return frame_rows(summary.latency_table(self._run()), digits=3)
-
-    def latency_pooled(self) -> Rows:
-        """Return all pairs together (ms) and the cost over the hosts, with 95 % intervals."""
-        from kitlib.diagnosis import summary
-
-        return frame_rows(summary.latency_pooled(self._run()), digits=3)
-
-    def latency_verdict(self) -> Rows:
-        """Judge the latencies.
-
-        Raises:
-            ChecksFailed: Packets were lost, or a pair is far slower than the others.
-        """
-        from kitlib.diagnosis import summary
-
-        found = summary.latency_checks(self._run())
-        return judged("pod latency", [*self._measured, *found])
-
-    def _run(self) -> Run:
-        return load_run(self.path)
+    def live(self) -> _Live:
+        """Show progress below the cell while something is under way."""
+        return _Live(self.path)
 
     def _rows(self) -> Rows:
         params = self.session.params

@@ -47,7 +47,7 @@ BOOTSTRAP = (
 )
 DIAGNOSTICS = ("20_node_readiness", "21_pod_latency")
 """Those that a build ends with."""
-DIAGNOSE = DIAGNOSTICS
+DIAGNOSE = (*DIAGNOSTICS, "23_connectivity")
 """Those of a diagnosis, in order: what later ones need of the cluster no earlier one changes."""
 COMPARISONS = ("22_plugin_comparison", "24_run_history")
 """Those of several runs."""

@@ -30,10 +30,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("seeing", "cells charts diagnosis frames runs samples"),
         (
             "people",
-            "alone bundling cli comparison comparison_page comparison_plan confirming diagnosing "
-            "doors findings in_a_row link living measure membership nb notebooks past pipeline "
-            "plugin_pages progress provenance reach removal report rights roster rows session "
-            "trust turns unplug",
+            "alone bundling cli comparison comparison_page comparison_plan confirming connectivity "
+            "diagnosing doors findings in_a_row link living looking measure membership nb "
+            "notebooks past pipeline plugin_pages policies probing progress provenance reach "
+            "removal report rights roster rows session throughput trust turns unplug",
         ),
     )
 )

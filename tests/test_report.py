@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from connectedkit import connected_run
+from connectivitykit import Network
 from synthetic import Maker, empty_run, failed_run, whole_run
 
 from kitlib.diagnosis import readiness
@@ -249,3 +251,13 @@ def test_a_diagnosis_has_its_findings_first_and_no_stages(tmp_path):
     assert "--context prod --set diagnose.rounds=2" in shown.words
     assert "stages" not in shown.ids()
     assert shown.ids().index("findings") < shown.ids().index("latency")
+
+
+def test_connectivity_has_a_section_where_it_was_probed(tmp_path: Path) -> None:
+    run = connected_run(tmp_path, Network(tunnel_closed=["n2"]))
+    shown = page(run)
+    assert "Connectivity between nodes 6 of 12 ordered pairs work, 6 do not." in shown.words
+    assert "encapsulated packets pass between the hosts" in shown.words
+    assert "ip -d link show flannel.1" in shown.words
+    assert "TCP connect pod" in shown.words
+    assert "Connectivity between nodes" not in page(whole_run(tmp_path / "whole")).words

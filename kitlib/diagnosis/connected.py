@@ -22,7 +22,7 @@ from kitlib.diagnosis.blame import Pair, blame
 from kitlib.diagnosis.captions import caption
 from kitlib.diagnosis.case import between
 from kitlib.diagnosis.connectivity import ENDS, Evidence, Judgement, judge
-from kitlib.diagnosis.sizes import mtu_pairs
+from kitlib.diagnosis.sizes import mtu_pairs, told_too_big
 from kitlib.model import Check
 from kitlib.runs import Run
 from kitlib.samples import PROBES, read_samples
@@ -217,7 +217,7 @@ _MOST_BARS = 20
 def _bars(pods: pd.DataFrame, short: pd.DataFrame) -> pd.DataFrame:
     """Return one line for each short pair, of many for each cause and size."""
     rows: list[dict[str, Any]] = []
-    sized = short.assign(told=short["reason"].astype(str) != "")
+    sized = short.assign(told=[told_too_big(str(each)) for each in short["reason"]])
     if len(short) <= _MOST_BARS:
         sized = sized.assign(
             label=sized["src"].astype(str) + " to " + sized["dst"].astype(str)

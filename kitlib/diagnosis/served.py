@@ -223,27 +223,40 @@ def _servers(case: Case, asks: list[_Ask]) -> set[tuple[str, str]]:
         able = [node for node in ask.ok if _passes(case, node, host)]
         if able and ask.probe != "dns_external" and not any(ask.ok[node] for node in able):
             failing.setdefault(ask.server, []).append(ask)
-    for server, of in failing.items():
-        host = case.evidence.dns_servers[server]
-        protocols = {_PROTOCOL[ask.probe] for ask in of}
-        asked = {
-            _PROTOCOL[a.probe] for a in asks if a.server == server and a.probe != "dns_external"
-        }
-        only = f" over {' and '.join(sorted(protocols))}" if protocols != asked else ""
-        words = sorted({why for ask in of for why in ask.why.values() if why})
-        case.ends[host, "DNS"] = Reason.DNS
-        case.find(
-            Reason.DNS,
-            host,
-            "each DNS server of the cluster answers",
-            got=f"the DNS server {server} on {host} answers nobody{only}"
-            + (f" ({'; '.join(words[:2])})" if words else ""),
-            expected="an answer",
-            remedy=f"{DNS} --field-selector spec.nodeName={host}; kubectl -n kube-system logs -l "
-            "k8s-app=kube-dns --prefix",
-        )
+    by_host: dict[str, list[str]] = {}
+    for server in failing:
+        by_host.setdefault(case.evidence.dns_servers[server], []).append(server)
+    for host, servers in by_host.items():
+        _one_host(case, host, servers, failing, asks)
     _asked_in_vain(case, [ask for ask in asks if ask.server not in failing])
     return {(ask.server, ask.probe) for of in failing.values() for ask in of}
+
+
+def _one_host(
+    case: Case, host: str, servers: list[str], failing: dict[str, list[_Ask]], asks: list[_Ask]
+) -> None:
+    """Say which DNS servers on a node answer nobody: one finding, as they share what ails them."""
+    of = [ask for server in servers for ask in failing[server]]
+    protocols = {_PROTOCOL[ask.probe] for ask in of}
+    asked = {
+        _PROTOCOL[ask.probe]
+        for ask in asks
+        if ask.server in servers and ask.probe != "dns_external"
+    }
+    only = f" over {' and '.join(sorted(protocols))}" if protocols != asked else ""
+    words = sorted({why for ask in of for why in ask.why.values() if why})
+    many = "s" if len(servers) > 1 else ""
+    case.ends[host, "DNS"] = Reason.DNS
+    case.find(
+        Reason.DNS,
+        host,
+        "each DNS server of the cluster answers",
+        got=f"the DNS server{many} {named(servers)} on {host} answer{'' if many else 's'} nobody"
+        f"{only}" + (f" ({'; '.join(words[:2])})" if words else ""),
+        expected="an answer",
+        remedy=f"{DNS} --field-selector spec.nodeName={host}; kubectl -n kube-system logs -l "
+        "k8s-app=kube-dns --prefix",
+    )
 
 
 def _asked_in_vain(case: Case, asks: list[_Ask]) -> None:

@@ -6,6 +6,7 @@ the hosts' of the same pair: a hole below the plugin is told once, as the hosts'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,10 +17,13 @@ from kitlib.diagnosis.case import Case, Reason, at, between, count, target_of
 from kitlib.diagnosis.seen import Tables, newest
 from kitlib.model import CLUSTER, Status
 
-__all__ = ["MTU_SEEN", "judge_sizes", "mtu_pairs"]
+__all__ = ["MTU_SEEN", "judge_sizes", "mtu_pairs", "told_too_big"]
 
 MTU_SEEN = ("src", "dst", "path", "interface_mtu", "passes_bytes", "fails_bytes", "reason")
 """`mtu_pairs`: the newest search of each pair and path; see `samples.MTU_COLUMNS`."""
+
+
+_TOLD = re.compile(r"frag needed|too (?:long|big)", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,18 @@ class _Size:
     reason: str
 
     @property
+    def told(self) -> str:
+        """What the network said; empty where larger packets vanish."""
+        return self.reason if told_too_big(self.reason) else ""
+
+    @property
     def short(self) -> bool:
         return 0 < self.passes < self.claims
+
+
+def told_too_big(reason: str) -> bool:
+    """Return whether the network, or the sender's own kernel, said that a packet is too big."""
+    return bool(_TOLD.search(reason))
 
 
 def mtu_pairs(tables: Tables) -> pd.DataFrame:
@@ -70,7 +84,7 @@ def _too_small(
 ) -> None:
     own = [pods[pair] for pair in cause.pairs]
     passes, claims = min(each.passes for each in own), max(each.claims for each in own)
-    told = {each.reason for each in own if each.reason}
+    told = {each.told for each in own if each.told}
     below = [hosts[pair] for pair in cause.pairs if pair in hosts and hosts[pair].passes]
     holed = [each for each in below if each.short]
     got = f"at most {passes} of {claims} bytes pass {between(cause)}"

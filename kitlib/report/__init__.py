@@ -17,6 +17,7 @@ from kitlib.checks import UNSUPPORTED
 from kitlib.diagnosis.export import export
 from kitlib.diagnosis.metrics import openmetrics
 from kitlib.report import sections
+from kitlib.report.connected import connectivity
 from kitlib.report.findings import Found, Judged, findings
 from kitlib.report.page import Drawn, Listed, drawn, table_of, utc, write_page
 from kitlib.runs import DIAGNOSIS, Run, load_run
@@ -38,8 +39,8 @@ __all__ = [
 ]
 
 
-BUILT = ("stages", "readiness", "latency")
-DIAGNOSED = ("latency", "readiness")
+BUILT = ("stages", "readiness", "latency", "connectivity")
+DIAGNOSED = ("connectivity", "latency", "readiness")
 """The sections of a build's page and of a diagnosis', in order: the network itself first."""
 
 
@@ -77,6 +78,8 @@ def _content(run: Run) -> dict[str, Any]:
     judged = findings(run)
     stages = frames.stages(run)
     diagnosed = run.kind == DIAGNOSIS
+    reached = connectivity(run)
+    order = DIAGNOSED if diagnosed else BUILT
     return {
         "run": run,
         "title": "Diagnosis of cluster" if diagnosed else "Cluster",
@@ -85,13 +88,14 @@ def _content(run: Run) -> dict[str, Any]:
         "limits": _limits(run),
         "facts": _facts(run),
         "judged": judged,
-        "order": DIAGNOSED if diagnosed else BUILT,
+        "order": [name for name in order if name != "connectivity" or reached or diagnosed],
         "notices": _notices(run),
         "stages": sections.stages_of(run, stages),
         "readiness": sections.readiness_of(run),
         "missing_nodes": sections.why_missing(run, stages, needs="init"),
         "latency": sections.latency(run),
         "missing_latency": sections.why_missing(run, stages, needs="verify"),
+        "connectivity": reached,
         "gaps": sections.gaps(run),
         "notebooks": sections.notebooks(run.path),
         "failed_commands": sections.failed_commands(run),

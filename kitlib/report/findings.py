@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kitlib import frames
-from kitlib.diagnosis import summary
+from kitlib.diagnosis import connected, summary
 from kitlib.model import CLUSTER, Check, Status
 from kitlib.report.page import Listed, table_of
 from kitlib.runs import DIAGNOSIS, Run
@@ -92,7 +92,11 @@ def findings(run: Run) -> Judged:
         Found(**{str(key): str(value) for key, value in row.items() if key != "t"})
         for row in listed.to_dict("records")
     ]
-    for check in (*summary.readiness_checks(run), *summary.latency_checks(run)):
+    for check in (
+        *summary.readiness_checks(run),
+        *summary.latency_checks(run),
+        *connected.connectivity_checks(run),
+    ):
         told.append(_of(check))
     bad = [each for each in told if each.status in (Status.FAIL, Status.WARN)]
     bad += _errors(run, " ".join(each.summary for each in bad))

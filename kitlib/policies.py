@@ -1,0 +1,117 @@
+"""Whether NetworkPolicies are honoured: without one, with one that denies, with one that allows.
+
+They live in the agents' own namespace and select only agents, and go with it. Who is denied is
+decided on the node of who is asked, so each node is asked by two others and not by all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from kitlib.fanout import fan_out
+from kitlib.kube import Obj
+from kitlib.model import CLUSTER
+from kitlib.probing import Prober
+from kitlib.retry import Deadline
+from kitlib.stages.agent_objects import LABELS
+from kitlib.stages.agents import Agents
+from kitlib.stages.base import Action, Context
+from kitlib.turns import Row
+
+__all__ = ["try_policies"]
+
+SETTLE_SECONDS = 15.0
+"""So long a plugin may take until a policy is in force."""
+AGAIN_SECONDS = 1.0
+_STEPS = (("open", True), ("deny", False), ("allow", True))
+_SENDERS = 2
+
+
+def try_policies(ctx: Context, agents: Agents, prober: Prober, nodes: Sequence[str]) -> list[Row]:
+    """Return who connected to whom in each step; the policies are gone again.
+
+    Raises:
+        ApiError: The API does not take them.
+        KitError: An agent could not be asked.
+    """
+    targets = {
+        node: [
+            nodes[(place + step) % len(nodes)]
+            for step in range(1, min(_SENDERS, len(nodes) - 1) + 1)
+        ]
+        for place, node in enumerate(nodes)
+    }
+    path = f"/apis/networking.k8s.io/v1/namespaces/{agents.wanted.namespace}/networkpolicies"
+    rows: list[Row] = []
+    made: list[str] = []
+    try:
+        for step, expected in _STEPS:
+            if step != "open":
+                _create(ctx, path, _policy(step, agents.port))
+                made.append(f"kit-{step}")
+            rows += _settled(prober, targets, step, expected=expected)
+    finally:
+        for name in made:
+            _remove(ctx, path, name)
+    return rows
+
+
+def _settled(
+    prober: Prober, targets: dict[str, list[str]], step: str, *, expected: bool
+) -> list[Row]:
+    """Return the rows of a step once all is as expected, or when it had its time to become so."""
+    deadline = Deadline(SETTLE_SECONDS, "policies in force")
+    left = dict(targets)
+    final: dict[tuple[str, str], str] = {}
+    started = time.time()
+    while True:
+        asked = fan_out(partial(_tried, prober, left), left).raise_first()
+        final |= {(node, to): why for node, found in asked.items() for to, why in found.items()}
+        wrong = [pair for pair, why in final.items() if (why == "") != expected]
+        if not wrong or step == "open" or deadline.left < AGAIN_SECONDS:
+            break
+        left = {node: [to for src, to in wrong if src == node] for node in {n for n, _ in wrong}}
+        deadline.sleep(AGAIN_SECONDS)
+    return [
+        {
+            "probe": "policy", "round": prober.numbers["policy"], "src": src, "dst": dst,
+            "step": step, "expected": expected, "reached": why == "", "reason": why, "t": started,
+        }
+        for (src, dst), why in sorted(final.items())
+    ]  # fmt: skip
+
+
+def _tried(prober: Prober, targets: Mapping[str, Sequence[str]], node: str) -> dict[str, str]:
+    return prober.connects(node, {name: prober.pods[name] for name in targets[node]})
+
+
+def _policy(step: str, port: int) -> Obj:
+    """Return a policy on the agents' pods: `deny` lets nothing in, `allow` the other agents."""
+    pods = {"matchLabels": {**LABELS, "kit/path": "pod"}}
+    spec: Obj = {"podSelector": pods, "policyTypes": ["Ingress"]}
+    if step == "allow":
+        ports = [{"port": port, "protocol": "TCP"}]
+        spec["ingress"] = [{"from": [{"podSelector": pods}], "ports": ports}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": f"kit-{step}", "labels": LABELS},
+        "spec": spec,
+    }
+
+
+def _create(ctx: Context, path: str, policy: Obj) -> None:
+    name = policy["metadata"]["name"]
+    what = f"create NetworkPolicy {name}, which selects the agents alone"
+    ctx.perform(Action(CLUSTER, what, do=lambda hands: _ignore(hands.kube().create(path, policy))))
+
+
+def _remove(ctx: Context, path: str, name: str) -> None:
+    what = f"remove NetworkPolicy {name}"
+    ctx.perform(Action(CLUSTER, what, do=lambda hands: hands.kube().delete(f"{path}/{name}")))
+
+
+def _ignore(_: object) -> None:
+    return
