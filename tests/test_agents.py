@@ -442,6 +442,15 @@ def test_an_error_of_the_use_says_too_what_is_left(ctx, monkeypatch) -> None:
     assert f"kubectl delete namespace {planned.namespace}" in caught.value.remedy
 
 
+def test_an_api_that_was_waited_for_in_vain_is_not_waited_for_as_long_again(ctx, monkeypatch):
+    monkeypatch.setattr(module, "INTERRUPTED_SECONDS", 0.2)
+    error = ApiError("no answer")
+    error.waited = True
+    with pytest.raises(ApiError, match="no answer") as caught, agents(ctx, wanted(ctx)):
+        lose(ctx, error=error)
+    assert "kubectl delete namespace" in caught.value.remedy
+
+
 def test_an_interrupt_with_an_api_that_is_away_says_what_is_left(ctx, monkeypatch) -> None:
     monkeypatch.setattr(module, "INTERRUPTED_SECONDS", 0.2)
     planned = wanted(ctx)

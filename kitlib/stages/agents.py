@@ -338,7 +338,9 @@ def agents(ctx: Context, wanted: AgentSet) -> Iterator[Agents]:
 def _remove_after(ctx: Context, wanted: AgentSet, error: BaseException) -> None:
     """Remove the agents after an error or an interrupt, which stays what the person hears of."""
     interrupted = not isinstance(error, Exception)
-    action = wanted.removal(INTERRUPTED_SECONDS) if interrupted else wanted.remove
+    waited = isinstance(error, ApiError) and error.waited  # the API does not come by waiting again
+    brief = interrupted or waited
+    action = wanted.removal(INTERRUPTED_SECONDS) if brief else wanted.remove
     try:
         ctx.perform(action)
     except KitError as left:

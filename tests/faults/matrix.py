@@ -32,10 +32,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/lab"), str(ROOT / "tests/e2e")]
 from kit_help import Done, Kit, lines, params_for  # noqa: E402
 from lab_help import HOSTS, running_lab  # noqa: E402
 
+from kitlib.doors import HostDoors  # noqa: E402
 from kitlib.errors import Interrupted, KitError, exit_codes  # noqa: E402
 from kitlib.journal import Journal  # noqa: E402
 from kitlib.lab import verbs  # noqa: E402
-from kitlib.session import Session  # noqa: E402
 from kitlib.stages import STAGE_NAMES, observe  # noqa: E402
 
 CONTROL_PLANE, WORKER, _ = HOSTS
@@ -369,16 +369,16 @@ def document(cells: list[Cell], build: str) -> str:
 @contextlib.contextmanager
 def impatient() -> Iterator[None]:
     """Wait less than the kit does by itself for an API that is down, and for steady plugins."""
-    real, steady = Session.kube, observe.STEADY_SECONDS
+    real, steady = HostDoors.kube, observe.STEADY_SECONDS
 
-    def kube(session: Session, *, wait: float) -> Any:
-        return real(session, wait=min(wait, API_SECONDS))
+    def kube(doors: HostDoors, *, wait: float) -> Any:
+        return real(doors, wait=min(wait, API_SECONDS))
 
-    Session.kube, observe.STEADY_SECONDS = kube, 0.5  # type: ignore[method-assign]
+    HostDoors.kube, observe.STEADY_SECONDS = kube, 0.5  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        Session.kube, observe.STEADY_SECONDS = real, steady  # type: ignore[method-assign]
+        HostDoors.kube, observe.STEADY_SECONDS = real, steady  # type: ignore[method-assign]
 
 
 def main() -> int:
