@@ -208,7 +208,9 @@ class _Work:
 
     def _policies(self) -> None:
         plugin = self.session.plugin
-        if not plugin.network_policy:
+        if not plugin.name:
+            self._skip("policy", "nobody knows whether this plugin claims that it has an effect")
+        elif not plugin.network_policy:
             self._skip("policy", f"{plugin.title} does not claim that it has an effect")
         elif "policy" not in self.skipped:
             self._tell("whether NetworkPolicies are honoured")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,14 @@ def test_what_connectivity_explains_is_left_to_it(tmp_path: Path) -> None:
     told = connected.explained(run)
     assert told["n2", "n1"] == told["n3", "n2"] == "connectivity.tunnel"
     assert ("n1", "n3") not in told
+
+
+def test_of_a_plugin_that_nobody_knows_the_routes_tell(tmp_path: Path) -> None:
+    path = connected_run(tmp_path, Network(no_route=[["n3", "all"]]))
+    meta = json.loads((path / "run.json").read_text())
+    meta["plugin"] = meta["params"]["plugin"] = ""
+    (path / "run.json").write_text(json.dumps(meta))
+    (check,) = [check for check in connected.connectivity_checks(load_run(path))
+                if check.status is Status.FAIL]  # fmt: skip
+    assert (check.id, check.target) == ("connectivity.route", "n3")
+    assert "look at the pod of the network plugin on n3" in check.remedy

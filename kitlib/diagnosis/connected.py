@@ -249,13 +249,14 @@ def _evidence(run: Run) -> Evidence:
     def words(key: str) -> dict[str, str]:
         return {str(name): str(text) for name, text in (told.get(key) or {}).items()}
 
+    plugin = run.wanted_plugin
     return Evidence(
         tuple(map(str, told.get("nodes") or ())),
         words("missing"),
         words("dns_servers"),
         str(told.get("dns_service") or ""),
         words("skipped"),
-        run.wanted_plugin,
+        plugin if plugin and plugin.name else None,
         run.plugin,
         int(told.get("port") or 0),
     )
