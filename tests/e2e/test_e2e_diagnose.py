@@ -195,3 +195,22 @@ def test_an_api_that_goes_and_comes_back_is_waited_for(alone: Alone) -> None:
     assert verdict == ("PASS" if done.code == 0 else "FAIL")
     if done.record.get("partial"):
         assert "Partial." in (done.run_dir / "report.html").read_text()
+
+
+@pytest.mark.thorough
+def test_a_host_that_is_down_is_named_first_and_the_others_are_measured(standing: Kit) -> None:
+    verbs.break_(standing.state_dir, "host-down", HOSTS[2])
+    try:
+        done = standing.run("diagnose", "{params}", *QUICK, "--set", "timeouts.verify=10")
+    finally:
+        verbs.heal(standing.state_dir)
+    done.failed(8, "report")
+    whole(done, "FAIL")
+    first = next(line for line in done.out.splitlines() if line.startswith("FAIL"))
+    assert HOSTS[2] in first, done.out
+    assert "cannot connect" in first
+    samples = pd.concat(
+        pd.read_parquet(file) for file in (done.run_dir / "samples" / "ping").glob("*.parquet")
+    )
+    assert set(zip(samples["src"], samples["dst"], strict=True)) == {HOSTS[:2], HOSTS[1::-1]}
+    until(lambda: not [n for n in standing.namespaces() if n.startswith(PREFIX)], 60)
