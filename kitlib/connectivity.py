@@ -68,7 +68,7 @@ class _Work:
     session: Session
     agents: Agents
     skipped: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
+    mute: dict[str, str] = field(default_factory=dict)
 
     def all(self, rounds: int) -> int:
         """Return how many rows were written; they are written however it ends."""
@@ -88,7 +88,7 @@ class _Work:
             what = f"round {shown} of connections, Services and names"
             steps.append((what, partial(self._round, shown)))
         steps += [("NetworkPolicy", self._policies), ("throughput", self._throughput)]
-        self.lost |= self.prober.look()
+        self._note(self.prober.look())
         self._find_names()
         self._say_evidence()
         try:
@@ -163,11 +163,11 @@ class _Work:
 
     def _round(self, shown: str) -> None:
         self.prober.numbers = self.tables.numbers
-        serving = {
-            (agent.node, agent.path)
-            for agent in self.agents.running
-            if self.agents.serves(agent.node, agent.path)
-        }
+        served = fan_out(
+            lambda agent: self.agents.serves(agent.node, agent.path), self.agents.running
+        )
+        self._note({agent.node: error for agent, error in served.errors.items()})
+        serving = {(agent.node, agent.path) for agent, yes in served.values.items() if yes}
         if not serving:
             for probe in ("tcp_connect", "tcp_rr", "http", "http_service", "policy"):
                 self._skip(probe, f"no HTTP server in {self.agents.wanted.image}")
@@ -187,7 +187,7 @@ class _Work:
             tour = Tour(PATHS, exchange, self._api, self._tell)
             tour.round(self.schedule, self.tables, shown)
             for each in tour.missing:
-                self.lost.setdefault(each.node, each.why)
+                self.mute.setdefault(each.node, each.why)
         together = self.schedule.side_by_side
         self._tell("Services and names")
 
@@ -262,13 +262,17 @@ class _Work:
             self.tables.write(after=5.0)
 
         done = fan_out(one, nodes, workers=workers)
-        for node, error in done.errors.items():
+        self._note(done.errors)
+        if any(isinstance(error, ApiError) for error in done.errors.values()):
+            self._api()
+
+    def _note(self, errors: Mapping[str, Exception]) -> None:
+        """Note which agents could not be asked; what is no failure of theirs is raised."""
+        for node, error in errors.items():
             if not isinstance(error, KitError):
                 raise error
             self.session.journal.event("error", host=node, message=str(error))
-            self.lost.setdefault(node, error.message.splitlines()[0])
-        if any(isinstance(error, ApiError) for error in done.errors.values()):
-            self._api()
+            self.mute.setdefault(node, error.message.splitlines()[0])
 
     def _find_names(self) -> None:
         """Find the DNS Service and its pods."""
@@ -300,7 +304,8 @@ class _Work:
         self.session.journal.event(
             EVIDENCE,
             nodes=list(self.agents.nodes),
-            missing={**self.lost, **missing},
+            missing=missing,
+            mute={node: why for node, why in self.mute.items() if node not in missing},
             dns_servers=self._dns_servers,
             dns_service=self._dns_service,
             skipped=self.skipped,

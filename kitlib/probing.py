@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kitlib.command import Cmd
-from kitlib.errors import CommandError, KitError, ParseError
+from kitlib.errors import CommandError, ParseError
 from kitlib.fanout import fan_out
 from kitlib.model import CommandResult
 from kitlib.probes import batch, curl, dig, dns, fping, http, mtu, ping, routes, tcp, timed, tools
@@ -105,14 +105,11 @@ class Prober:
     def __post_init__(self) -> None:
         self.pods, self.hosts = self.agents.addresses("pod"), self.agents.addresses("host")
 
-    def look(self) -> dict[str, str]:
-        """Find out what each agent has; return node -> why, of those that do not say."""
+    def look(self) -> Mapping[str, Exception]:
+        """Find out what each agent has; return node -> why not, of those that do not say."""
         found = fan_out(self.agents.tools, self.pods)
         self.tools = found.values
-        for error in found.errors.values():
-            if not isinstance(error, KitError):
-                raise error
-        return {node: str(error).splitlines()[0] for node, error in found.errors.items()}
+        return found.errors
 
     def lacks(self, probe: str) -> str:
         """Return why a probe cannot be made anywhere; empty where it can be somewhere."""

@@ -59,6 +59,7 @@ class Network:
     policy_ignored: list[str] = field(default_factory=list)
     allow_ignored: list[str] = field(default_factory=list)
     no_agent: list[str] = field(default_factory=list)
+    mute: list[str] = field(default_factory=list)
     host_icmp_dropped: list[str] = field(default_factory=list)
     seed: int = 5
 
@@ -70,6 +71,7 @@ class Network:
         everything = list(permutations(self.names, 2))
         self.measured = [p for p in everything if self.draw.random() < self.pairs_share]
         self.measured = [p for p in self.measured if not set(p) & set(self.no_agent)]
+        self.measured = [p for p in self.measured if p[0] not in self.mute]
 
     # What is there.
 
@@ -139,6 +141,7 @@ class Network:
             self.entry if self.known else None,
             self.plugin if self.known else "their-own-net",
             18765,
+            dict.fromkeys(self.mute, "error dialing backend"),
         )
 
     def _row(self, a: str, b: str, path: str, why: str, **more: Any) -> dict[str, Any]:
@@ -198,7 +201,7 @@ class Network:
         rows = []
         for a in self._agents():
             for seq in range(6):
-                behind = self.draw.choice(self._agents())
+                behind = self.draw.choice([n for n in self.names if n not in self.no_agent])
                 why = "timed out" if a in self.proxy_broken else self.tcp(a, behind)
                 if self.stale_endpoint and seq == 3:
                     why = "timed out"
@@ -290,7 +293,7 @@ class Network:
                 "device_mtu": WIRE, "text": text, "t": T}  # fmt: skip
 
     def _agents(self) -> list[str]:
-        return [node for node in self.names if node not in self.no_agent]
+        return [node for node in self.names if node not in (*self.no_agent, *self.mute)]
 
 
 def _typed(frame: pd.DataFrame, probe: str) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from kitlib.plugins import get
 from kitlib.probes import tools
 from kitlib.runs import load_run
 from kitlib.samples import read_samples
+from kitlib.stages.agents import Agent
 from kitlib.stages.base import Context
 
 NODES = ("cp-1", "w-1", "w-2")
@@ -121,8 +122,8 @@ class Cluster:
 
     @property
     def running(self) -> list[Any]:
-        return [SimpleNamespace(node=node, path=path)
-                for path in ("pod", "host") for node in self.addresses(path)]  # fmt: skip
+        return [Agent(node, path, f"agent-{path}-{node}", address)
+                for path in ("pod", "host") for node, address in self.addresses(path).items()]  # fmt: skip
 
     def require(self) -> None:
         raise PreconditionError("no agent runs")

@@ -259,6 +259,7 @@ def _evidence(run: Run) -> Evidence:
         plugin if plugin and plugin.name else None,
         run.plugin,
         int(told.get("port") or 0),
+        words("mute"),
     )
 
 

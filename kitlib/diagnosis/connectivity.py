@@ -77,7 +77,8 @@ def _matrix(case: Case) -> pd.DataFrame:
             rows.append((src, dst, "pair", state, str(why or "")))
         for end in ENDS:
             why = case.ends.get((src, end))
-            if src in case.evidence.missing:
+            unasked = src in case.evidence.mute and (src, end) not in case.tried and not why
+            if src in case.evidence.missing or unasked:
                 why = Reason.AGENT
             state = "fails" if why else "works" if (src, end) in case.tried else "unknown"
             rows.append((src, end, "end", state, str(why or "")))

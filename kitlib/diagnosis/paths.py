@@ -72,8 +72,30 @@ def _agents(case: Case) -> None:
             remedy=f"kubectl describe node {node}; kubectl get events -A --field-selector "
             f"involvedObject.kind=Pod | grep -i {node}",
         )
-    if not missing:
+    for node, why in case.evidence.mute.items():
+        tried = {pair for path in ("pod", "host") for pair in _tried(case, path)}
+        case.explain(
+            (pair for pair in ((node, dst) for dst in nodes if dst != node) if pair not in tried),
+            Reason.AGENT,
+        )
+        case.find(
+            Reason.AGENT,
+            node,
+            f"{node} can be asked",
+            got=f"its agent runs and takes no commands: {why}",
+            expected="commands through the API",
+            remedy=f"the API server must reach the kubelet of {node} (TCP port 10250): look at "
+            f"firewalls between them, and at the kubelet: kubectl get --raw "
+            f"/api/v1/nodes/{node}/proxy/healthz",
+        )
+    if not missing and not case.evidence.mute:
         case.well(Reason.AGENT, "every node was probed", count(nodes, "node"))
+
+
+def _tried(case: Case, path: str) -> set[Pair]:
+    """Return the pairs of which something is known on a path."""
+    all_ways = [seen(case.tables, probe, path) for probe in ("reach", "ping", "tcp_connect")]
+    return {pair for each in all_ways for pair in (*each.works, *each.fails)}
 
 
 def _packets(case: Case, path: str) -> Seen:

@@ -31,7 +31,8 @@ class Evidence:
 
     Attributes:
         nodes: Every node that should have been probed.
-        missing: Node without an agent that works -> why.
+        missing: Node without an agent that runs -> why.
+        mute: Node whose agent runs, can be sent to, and takes no commands -> why.
         dns_servers: Address of a DNS server's pod -> the node that it is on.
         dns_service: The DNS Service's ClusterIP; empty: not known.
         skipped: Probe -> why it was not run.
@@ -48,6 +49,7 @@ class Evidence:
     plugin: Plugin | None = None
     plugin_name: str = ""
     port: int = 0
+    mute: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def network(self) -> str:

@@ -40,7 +40,7 @@ def whole(kit: Kit) -> Kit:
 
 
 def test_a_closed_port_is_found_and_mended(whole: Kit) -> None:
-    verbs.break_(whole.state_dir, "port-closed", WORKER)
+    verbs.break_(whole.state_dir, "tunnel-closed", WORKER)
     _, (check,) = probed(whole)
     assert (check.id, check.target) == ("connectivity.tunnel", WORKER), check
     assert "UDP port 8472" in check.got

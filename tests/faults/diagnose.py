@@ -51,7 +51,7 @@ class Wanted:
 
 FAULTS = (
     Wanted("mtu-blackhole", WORKER, "connectivity.mtu", "1350 of 1450"),
-    Wanted("port-closed", WORKER, "connectivity.tunnel", "UDP port 8472"),
+    Wanted("tunnel-closed", WORKER, "connectivity.tunnel", "UDP port 8472"),
     Wanted("route-missing", WORKER, "connectivity.route", "no route"),
     Wanted("dns-broken", CONTROL_PLANE, "connectivity.dns", "nobody"),
     Wanted("slow-node", WORKER, "latency.node", "the node or its link"),
