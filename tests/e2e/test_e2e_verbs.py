@@ -31,6 +31,7 @@ VERBS = (
     ("bundle",),
     ("report",),
     ("notebook",),
+    ("diagnose",),
     ("demo",),
     ("lab",),
     ("lab", "up"),
