@@ -213,6 +213,7 @@ class Session:
             source, living = _source(path, context), None
             if source is not None:
                 living = look_at(source)
+                kind = kind or DIAGNOSIS
                 loaded = of_cluster(path, living, given, runs=_runs())
             else:
                 loaded = load(path, given)

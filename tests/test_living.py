@@ -80,12 +80,21 @@ def test_a_session_on_it_has_hosts_from_nodes_and_no_way_to_them(api, tmp_path):
         record = session.journal.record()
         kept = (session.journal.path / "run.json").read_text()
     assert record["plugin"] == ""
+    assert record["kind"] == "diagnose"
     key = yaml.safe_load(api.kubeconfig().read_text())["users"][0]["user"]["client-key-data"]
     assert key[:40] not in kept
     # Another process goes on in that run with what was found when it began, without asking again.
     with Session.open(api.kubeconfig(), run_dir=session.journal.path) as again:
         assert again.params.hosts == session.params.hosts
         assert again.params.probe.samples == 7
+
+
+def test_notebooks_by_hand_share_a_run_of_it(api):
+    with Session.open(api.kubeconfig(), by_hand=True) as first:
+        assert first.journal.record()["by_hand"]
+    with Session.open(api.kubeconfig(), by_hand=True) as second:
+        assert second.journal.path == first.journal.path
+        assert not second.context.sees_hosts
 
 
 def test_a_wrong_option_is_named_and_a_context_belongs_to_a_kubeconfig(api):
