@@ -44,12 +44,10 @@ def noisy(
                     times += draw.exponential(4.0, SAMPLES)
                 for end in (src, dst):
                     times += (slow or {}).get(end, {}).get(path, 0.0)
-                parts.append(
-                    pd.DataFrame({"rtt_ms": times}).assign(
-                        round=number, src=src, dst=dst, path=path
-                    )
-                )
-    return pd.concat(parts, ignore_index=True).assign(lost=False, warmup=False, duplicate=False)
+                parts.append((number, src, dst, path, times))
+    table = pd.DataFrame(parts, columns=["round", "src", "dst", "path", "rtt_ms"])
+    table = table.explode("rtt_ms", ignore_index=True).astype({"rtt_ms": float})
+    return table.assign(lost=False, warmup=False, duplicate=False)
 
 
 def found(samples: pd.DataFrame) -> list[Check]:
