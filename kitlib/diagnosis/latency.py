@@ -220,7 +220,8 @@ def _loss(summary: pd.DataFrame, explained: Mapping[Pair, str]) -> list[Check]:
     found = [_lossy(cause, pods, sick) for cause in causes if cause.part is not Part.PAIRS]
     single = [pair for cause in causes if cause.part is Part.PAIRS for pair in cause.pairs]
     covered = silent.union(*(each.pairs for each in causes if each.part is not Part.PAIRS))
-    for node in lossy_nodes({pair: pods[pair] for pair in pods.keys() - covered}):
+    others = {pair: pods[pair] for pair in pods.keys() - covered} if single else {}
+    for node in lossy_nodes(others):
         own = tuple(sorted(pair for pair in single if node in pair))
         if own:
             found.append(_lossy(Blame(Part.BOTH, node, own), pods, sick))
