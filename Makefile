@@ -35,10 +35,12 @@ newest:  ## Run what needs no lab under Python 3.13 as well, where that is insta
 	then $(MAKE) unit VENV=.venv-3.13 PYTHON=python3.13 TESTS='-m "not lab"'; \
 	else echo "Python 3.13 is not installed here: its tests were not run."; fi
 
-bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (writes docs/bench.md), a million samples charted, and thousands of parameter files.
+bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (docs/bench.md), all pairs of 3 to 50 nodes, the kit beside a plain ping, a million samples charted, thousands of parameter files; an hour.
 	KIT_FUZZ=2000 $(BIN)/python -m pytest --timeout 1800 tests/test_params_fuzz.py tests/test_probes.py
 	$(BIN)/python tests/bench/bench_charts.py --page docs/bench_charts.md
 	$(BIN)/python tests/bench/bench_scale.py --page docs/bench.md
+	$(BIN)/python tests/bench/bench_pairs.py --page docs/bench_pairs.md
+	$(BIN)/python tests/bench/bench_fidelity.py --page docs/bench_fidelity.md
 
 compare: $(VENV)/.installed  ## Every plugin compared in the lab, a quarter of an hour (writes docs/comparison.md).
 	$(BIN)/python tests/bench/bench_compare.py --page docs/comparison.md

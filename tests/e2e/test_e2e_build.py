@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from fidelity import beside_ping
 from kit_help import ROOT, Done, Kit, lines, stage_ends, told
 from lab_help import HOSTS
 
@@ -115,6 +116,16 @@ def test_samples_cover_every_ordered_pair(built: Done) -> None:
         pairs = part.groupby(["src", "dst"])["seq"].count()
         assert len(pairs) == 6, path
         assert set(pairs) == {11}, path  # the first is to warm up
+
+
+def test_latencies_are_those_of_a_plain_ping(built: Done, kit: Kit) -> None:
+    """In the same pods, one right after the other; how near they are, `make bench` judges."""
+    with kit.session() as session:
+        (both,) = beside_ping(session, 1, packets=15, interval=0.01, times=2)
+    assert len(both.kit) >= 150
+    assert len(both.plain) >= 150
+    kits, plain = both.p50s
+    assert 0.5 < kits / plain < 2.0, "none of them is in other units, or of another path"
 
 
 def test_executed_notebooks_are_there_without_an_error(built: Done) -> None:
