@@ -21,7 +21,7 @@ from kitlib.measure import API_SECONDS, PATHS, planned
 from kitlib.model import CLUSTER
 from kitlib.policies import try_policies
 from kitlib.probes.pairs import Pair
-from kitlib.probing import Prober, Tables
+from kitlib.probing import CLUSTER_NAME, LOOKUPS, Prober, Question, Tables
 from kitlib.session import Session
 from kitlib.stages.agents import Agents, AgentSet, agents
 from kitlib.throughput import transfers
@@ -192,17 +192,40 @@ class _Work:
         self._tell("Services and names")
 
         def ask(node: str) -> list[Row]:
-            rows = self.prober.service(node, together) if serving else []
-            if self._dns_service:
-                external = self.session.params.diagnose.external_name
-                servers = list(self._dns_servers)
-                rows += self.prober.names(node, self._dns_service, servers, external, together)
-            return rows
+            lonely = bool(self._works) and not any(
+                path == "pod" and src == node for path, src, _ in self._works
+            )
+            rows = self.prober.service(node, together, lonely=lonely) if serving else []
+            return rows + self.prober.names(node, self._questions(node), together)
 
         self._each(ask, "pod", workers=together)
         for probe in DNS_PROBES:
             self._skip(probe, self.prober.lacks(probe))
         self.tables.next_rounds()
+
+    def _questions(self, node: str) -> list[Question]:
+        """Return what a node asks of the DNS Service and of each of its servers."""
+        if not self._dns_service:
+            return []
+        silent = {
+            address
+            for address, host in self._dns_servers.items()
+            if self._works
+            and host in self._targets(node)
+            and ("pod", node, host) not in self._works
+        }
+        servers = [self._dns_service, *self._dns_servers]
+        if silent and self._dns_servers.keys() == silent:
+            silent.add(self._dns_service)
+        asked = [
+            Question(probe, CLUSTER_NAME, server, 1 if server in silent else LOOKUPS)
+            for server in servers
+            for probe in ("dns_cluster_udp", "dns_cluster_tcp")
+        ]
+        if external := self.session.params.diagnose.external_name:
+            count = 1 if self._dns_service in silent else LOOKUPS
+            asked.append(Question("dns_external", external, self._dns_service, count))
+        return asked
 
     # What changes the cluster for a while, or loads it.
 

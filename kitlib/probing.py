@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from kitlib.stages.agent_objects import SERVICE
 from kitlib.stages.agents import Agents
 from kitlib.turns import Kept, Row
 
-__all__ = ["CLUSTER_NAME", "Prober", "Tables"]
+__all__ = ["CLUSTER_NAME", "LOOKUPS", "Prober", "Question", "Tables"]
 
 T = TypeVar("T")
 
@@ -35,10 +36,34 @@ PINGS, PING_SECONDS = 3, 0.2
 EXCHANGES, LOOKUPS, REQUESTS = 6, 4, 8
 """So many of each in a round, the first of them a warm-up; connections, lookups, and requests
 through a Service, which choose another pod each time."""
+LONELY = 3
+"""So many requests of a node that reaches no other one."""
 AT_A_TIME = 8
 """Searches for the path MTU side by side from one node: they ask how large, not how fast."""
 IN_A_BATCH = 24
 """So many commands in one round trip: a command line has an end, and so has patience."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A name that is asked of a DNS server.
+
+    Attributes:
+        probe: The table.
+        name: The name.
+        server: The server's address.
+        count: How often; once where no answer is expected.
+    """
+
+    probe: str
+    name: str
+    server: str
+    count: int = LOOKUPS
+
+    @property
+    def tcp(self) -> bool:
+        """Whether it is asked over TCP."""
+        return self.probe.endswith("tcp")
 
 
 class Tables(Kept):
@@ -228,15 +253,21 @@ class Prober:
             found += rows("http", [_page(self._run(node, cmd, path))])
         return found
 
-    def service(self, node: str, together: int) -> list[Row]:
-        """Return how requests through the agents' Service fare from a node."""
+    def service(self, node: str, together: int, *, lonely: bool = False) -> list[Row]:
+        """Return how requests through the agents' Service fare from a node.
+
+        Args:
+            node: Who asks.
+            together: How many nodes ask at a time.
+            lonely: It reaches no other node: each request is likely to wait in vain.
+        """
         address, started = self.agents.service_address, self._now()
-        own = self.tools.get(node, frozenset())
+        own, count = self.tools.get(node, frozenset()), LONELY if lonely else REQUESTS
         if "curl" in own:
-            cmd = curl.command(f"http://{address}:80/", count=REQUESTS)
-            samples = curl.wholes(curl.parse(_both(self._run(node, cmd, "pod")), count=REQUESTS))
+            cmd = curl.command(f"http://{address}:80/", count=count)
+            samples = curl.wholes(curl.parse(_both(self._run(node, cmd, "pod")), count=count))
         elif "wget" in own:
-            cmds = [http.command(f"http://{address}:80/") for _ in range(REQUESTS)]
+            cmds = [http.command(f"http://{address}:80/") for _ in range(count)]
             told = [_page(self._run(node, cmd, "pod")) for cmd in cmds]
             samples = [_numbered(each, seq) for seq, each in enumerate(told, 1)]
         else:
@@ -245,42 +276,32 @@ class Prober:
             "http_service", samples, node, SERVICE, address, "pod", started, together=together
         )
 
-    def names(self, node: str, service: str, servers: Sequence[str], external: str,
-              together: int) -> list[Row]:  # fmt: skip
-        """Return how names resolve on a node: of the DNS Service, of each server, and outside.
+    def names(self, node: str, questions: Sequence[Question], together: int) -> list[Row]:
+        """Return how names resolve on a node.
 
         Args:
             node: Who asks.
-            service: The DNS Service's ClusterIP.
-            servers: The addresses of its pods.
-            external: A name outside the cluster; empty: not asked.
+            questions: What is asked of whom.
             together: How many nodes ask at a time.
         """
-        asked = [
-            (probe, CLUSTER_NAME, server)
-            for server in (service, *servers)
-            for probe in ("dns_cluster_udp", "dns_cluster_tcp")
-        ]
-        asked += [("dns_external", external, service)] if external else []
         own, started = self.tools.get(node, frozenset()), self._now()
         if "dig" in own:
             cmds = [
-                dig.command(name, server, tcp=probe.endswith("tcp"), count=LOOKUPS)
-                for probe, name, server in asked
+                dig.command(each.name, each.server, tcp=each.tcp, count=each.count)
+                for each in questions
             ]
         elif "nslookup" in own:
-            asked = [each for each in asked if not each[0].endswith("tcp")]
-            cmds = [dns.command(name, server=server) for _, name, server in asked]
+            questions = [each for each in questions if not each.tcp]
+            cmds = [dns.command(each.name, server=each.server) for each in questions]
         else:
             return []
         rows: list[Row] = []
-        for (probe, name, server), cmd, said in zip(
-            asked, cmds, self._batch(node, cmds, "pod"), strict=True
-        ):
-            samples = _read(node, cmd, _lookups if "dig" in own else _answers, said)
+        for each, cmd, said in zip(questions, cmds, self._batch(node, cmds, "pod"), strict=True):
+            read = partial(_lookups, each.count) if "dig" in own else _answers
             rows += self._rows(
-                probe, samples, node, name, server, "pod", started, together=together
-            )
+                each.probe, _read(node, cmd, read, said), node, each.name, each.server, "pod",
+                started, together=together,
+            )  # fmt: skip
         return rows
 
     def connects(self, node: str, targets: Mapping[str, str]) -> dict[str, str]:
@@ -359,8 +380,8 @@ def _read(node: str, cmd: Cmd, parse: Callable[[str], T], said: Said) -> T:
         raise CommandError(node, cmd.brief, said.exit_status, last) from error
 
 
-def _lookups(text: str) -> list[Sample]:
-    return dig.times(dig.parse(text, count=LOOKUPS))
+def _lookups(count: int, text: str) -> list[Sample]:
+    return dig.times(dig.parse(text, count=count))
 
 
 def _answers(text: str) -> list[Sample]:

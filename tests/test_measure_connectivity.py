@@ -122,8 +122,11 @@ class Cluster:
 
     @property
     def running(self) -> list[Any]:
-        return [Agent(node, path, f"agent-{path}-{node}", address)
-                for path in ("pod", "host") for node, address in self.addresses(path).items()]  # fmt: skip
+        return [
+            Agent(node, path, f"agent-{path}-{node}", address)
+            for path in ("pod", "host")
+            for node, address in self.addresses(path).items()
+        ]
 
     def require(self) -> None:
         raise PreconditionError("no agent runs")
