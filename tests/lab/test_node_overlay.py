@@ -177,6 +177,9 @@ def test_ovns_nodes_have_their_part_in_an_annotation() -> None:
     script = agents_ovn.host_script(IPv4Network("10.244.2.0/24"), TUNNEL, "10.77.0.12")
     assert "ip addr replace 10.244.2.2/24 dev ovn-k8s-mp0" in script
     assert "ip link set ovn-k8s-mp0_0 master br-int up" in script
+    assert "address 0a:58:0a:f4:02:02 type veth" in script
+    rules = agents_ovn.bridge_rules(IPv4Network("10.244.2.0/24"))
+    assert 'iifname "br-int" ether saddr 0a:58:0a:f4:02:02 notrack' in rules
 
 
 def test_contrails_nodes_hear_of_each_others_parts() -> None:

@@ -64,7 +64,7 @@ def test_everything_is_denied_to_all_pods_of_a_namespace_that_have_addresses() -
     assert "10.0.0.2 : jump" in text
     assert "10.0.0.4" not in text
     assert "10.0.0.5" not in text
-    assert "ct state established,related accept" in text
+    assert "ct state established,related,untracked accept" in text
     assert "hook input" not in text
 
 

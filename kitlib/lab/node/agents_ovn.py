@@ -28,6 +28,7 @@ _ZONE = "k8s.ovn.org/zone-name"
 _NAMESPACE = "ovn-kubernetes"
 _TUNNEL = overlay.Tunnel("genev_sys_6081", vni=1, port=6081, mtu=1400, kind="geneve")
 _TABLE = "ovn-kubernetes"
+_BRIDGE = "br-int"
 _SERVICES = "ovn-kubernetes-services"
 _CONF = {
     "cniVersion": "1.1.0",
@@ -68,6 +69,25 @@ def peers(nodes: Iterable[Obj], own: str) -> dict[str, overlay.Far]:
     }
 
 
+def bridge_rules(part: IPv4Network) -> str:
+    """Return nft rules, to be added to the plugin's table, for what the node puts into br-int.
+
+    With br_netfilter the kernel sees such a packet again in the bridge. A Service's answer, which
+    has its address back by then, would look new there and take another port: it is not tracked.
+    """
+    return (
+        f"table ip {_TABLE} {{\n  chain bridged {{\n"
+        "    type filter hook prerouting priority raw; policy accept;\n"
+        f'    iifname "{_BRIDGE}" ether saddr {_port_mac(part)} notrack\n  }}\n}}\n'
+    )
+
+
+def _port_mac(part: IPv4Network) -> str:
+    """Return the hardware address of the node's port, made from its address as OVN makes it."""
+    node = part.network_address + 2
+    return ":".join(("0a:58", *(f"{byte:02x}" for byte in node.packed)))
+
+
 def host_script(part: IPv4Network, tunnel: overlay.Tunnel, local: str) -> str:
     """Return the script that makes br-int, the node's own port in it, and the tunnel.
 
@@ -76,10 +96,10 @@ def host_script(part: IPv4Network, tunnel: overlay.Tunnel, local: str) -> str:
     port, end = "ovn-k8s-mp0", "ovn-k8s-mp0_0"
     router, node = part.network_address + 1, part.network_address + 2
     return (
-        datapath.bridge("br-int", None, tunnel.mtu)
+        datapath.bridge(_BRIDGE, None, tunnel.mtu)
         + f"ip link show dev {port} >/dev/null 2>&1 || ip link add {port} mtu {tunnel.mtu}"
-        f" type veth peer name {end} mtu {tunnel.mtu}\n"
-        f"ip link set {end} master br-int up\n"
+        f" address {_port_mac(part)} type veth peer name {end} mtu {tunnel.mtu}\n"
+        f"ip link set {end} master {_BRIDGE} up\n"
         f"ip link set {port} up\n"
         f"ip addr replace {node}/{part.prefixlen} dev {port}\n"
         f"ip addr replace {router}/{part.prefixlen} dev {port}\n"
@@ -154,10 +174,11 @@ async def _controller(program: Program) -> int:
     stands_in = _STANDS_IN if has_geneve else f"VXLAN stands in for geneve; {_STANDS_IN}"
     with agent.standing_in(host, stands_in):
         await host.run("sh", "-e", input=host_script(part, tunnel, host.address))
-        await host.run("nft", "-f", "-", input=datapath.masquerade(_TABLE, pool))
+        rules = datapath.masquerade(_TABLE, pool) + bridge_rules(part)
+        await host.run("nft", "-f", "-", input=rules)
         gateway = IPv4Interface((part.network_address + 1, part.prefixlen))
         wired = wiring.Wiring(
-            "bridge", part, gateway, mtu, "", 15, "br-int", first=3, bridge_has_gateway=False
+            "bridge", part, gateway, mtu, "", 15, _BRIDGE, first=3, bridge_has_gateway=False
         )
         wired.save(Path(wiring.AGENTS["ovn-k8s-cni-overlay"].file))
         agent.install(["ovn-k8s-cni-overlay"], "ovn-kubernetes")

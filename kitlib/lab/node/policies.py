@@ -3,7 +3,8 @@
 Each of the node's pods that a policy selects has a chain for the direction: what some policy allows
 returns, and its end drops. They hang on the forward hook, which pods' packets pass in a bridge too
 (br_netfilter), and for what pods send to their own host on the input hook. What the host itself
-sends to its pods (the kubelet's probes) passes neither, as upstream; answers always pass.
+sends to its pods (the kubelet's probes) passes neither, as upstream; answers always pass, and so
+does what an agent has the kernel not track because it was looked at before.
 """
 
 from __future__ import annotations
@@ -211,5 +212,5 @@ def _jumps(match: str, chain_of: Mapping[str, str]) -> str:
 def _base(hook: str, jumps: str) -> str:
     return (
         f"  chain {hook} {{\n    type filter hook {hook} priority {_PRIORITY}; policy accept;\n"
-        f"    ct state established,related accept\n{jumps}  }}\n"
+        f"    ct state established,related,untracked accept\n{jumps}  }}\n"
     )
