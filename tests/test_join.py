@@ -129,6 +129,19 @@ class FakeKube:
         self.made.append((path, body))
         return body
 
+    def items(self, path: str, labelSelector: str) -> list[dict[str, Any]]:  # noqa: N803 - the API's
+        key, _, value = labelSelector.partition("=")
+        made = [body for place, body in self.made if place == path]
+        return [body for body in made if body["metadata"]["labels"].get(key) == value]
+
+    def delete(self, path: str) -> None:
+        place, _, name = path.rpartition("/")
+        self.made = [
+            (where, body)
+            for where, body in self.made
+            if (where, body["metadata"]["name"]) != (place, name)
+        ]
+
 
 def ask(*answers: str | tuple[str, int]) -> Callable[[Cmd], CommandResult]:
     """Return a host on which kubectl answers these, the last one again and again."""
@@ -230,6 +243,14 @@ def test_what_is_no_cluster_info_is_said() -> None:
         check(ask(json.dumps({"data": {"kubeconfig": "x"}})))
     with pytest.raises(CommandError, match="127"):
         check(ask(("sh: kubectl: not found in this shell", 127)))
+
+
+def test_a_token_that_a_killed_run_left_goes_before_the_next_one_comes() -> None:
+    kube, token = FakeKube(), new_token()
+    create_token(kube, new_token(), 1_700_000_000.0)  # type: ignore[arg-type]
+    create_token(kube, token, 1_700_000_000.0)  # type: ignore[arg-type]
+    ((_, body),) = kube.made
+    assert body["stringData"]["token-id"] == token.value.partition(".")[0]
 
 
 def test_a_token_ends_by_the_control_planes_own_clock() -> None:

@@ -47,6 +47,8 @@ SIGNATURE_PATIENCE = 90
 init on a busy machine."""
 CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 _SECRETS = "/api/v1/namespaces/kube-system/secrets"
+_OURS = ("cluster-network-kit/token", "joins")
+"""The label, key and value, of the tokens that the kit makes."""
 _GROUP = "system:bootstrappers:kubeadm:default-node-token"
 _ALPHABET = string.ascii_lowercase + string.digits
 _REACHED = (
@@ -92,12 +94,16 @@ def new_certificate_key() -> Secret:
 def create_token(kube: Kube, token: Secret, now: float) -> None:
     """Put a token into the cluster, as `kubeadm token create` does, but on no command line.
 
+    One that a killed run left is taken out: nobody joins with it any more, as runs go one by one.
+
     Args:
         kube: The cluster's API.
         token: The token.
         now: The control plane's own time (seconds since the epoch): its clock judges expiry.
     """
     token_id, secret = token.value.split(".")
+    for left in kube.items(_SECRETS, labelSelector="=".join(_OURS)):
+        kube.delete(f"{_SECRETS}/{left['metadata']['name']}")
     ends = dt.datetime.fromtimestamp(now + TOKEN_SECONDS, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     kube.create(
         _SECRETS,
@@ -105,7 +111,11 @@ def create_token(kube: Kube, token: Secret, now: float) -> None:
             "apiVersion": "v1",
             "kind": "Secret",
             "type": "bootstrap.kubernetes.io/token",
-            "metadata": {"name": f"bootstrap-token-{token_id}", "namespace": "kube-system"},
+            "metadata": {
+                "name": f"bootstrap-token-{token_id}",
+                "namespace": "kube-system",
+                "labels": dict([_OURS]),
+            },
             "stringData": {
                 "token-id": token_id,
                 "token-secret": secret,
