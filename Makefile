@@ -45,8 +45,9 @@ bench: $(VENV)/.installed  ## Builds of 3 to 50 hosts (docs/bench.md), all pairs
 compare: $(VENV)/.installed  ## Every plugin compared in the lab, a quarter of an hour (writes docs/comparison.md).
 	$(BIN)/python tests/bench/bench_compare.py --page docs/comparison.md
 
-faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then the fault matrix (writes docs/faults.md).
+faults: $(VENV)/.installed  ## The tests that are too long for `make test`, then the network's faults (writes docs/diagnose_faults.md) and the fault matrix (docs/faults.md).
 	$(BIN)/python -m pytest -m thorough tests/e2e tests/lab tests/test_probes_real.py
+	$(BIN)/python -u tests/faults/diagnose.py --write docs/diagnose_faults.md
 	$(BIN)/python -u tests/faults/matrix.py --write docs/faults.md
 
 upstream: $(VENV)/.installed  ## Upstream's manifests on every version of the lab's API (writes docs/manifests.md).

@@ -122,6 +122,7 @@ class _Work:
 
     def _reach(self, path: str, node: str) -> list[Row]:
         rows = self.prober.reach(node, path, self._of(path, self._targets(node)))
+        self._swept = self._swept or bool(rows)
         self._works |= {(path, str(row["src"]), str(row["dst"])) for row in rows if not row["lost"]}
         return rows
 
@@ -181,8 +182,13 @@ class _Work:
                         raise NoAgent(node, "it has no address")
                 if (pair[1], path) not in serving:
                     return []
-                silent = bool(self._works) and (path, *pair) not in self._works
-                return self.prober.exchange(pair, path, together, once=silent)
+                silent = self._swept and (path, *pair) not in self._works
+                if silent and self._again:
+                    return []  # it was tried, and every try waits its time out
+                rows = self.prober.exchange(pair, path, together, once=silent)
+                if silent and any(not row["lost"] for row in rows):
+                    self._works.add((path, *pair))  # echo requests alone are dropped
+                return rows
 
             tour = Tour(PATHS, exchange, self._api, self._tell)
             tour.round(self.schedule, self.tables, shown)
@@ -192,16 +198,19 @@ class _Work:
         self._tell("Services and names")
 
         def ask(node: str) -> list[Row]:
-            lonely = bool(self._works) and not any(
+            lonely = self._swept and not any(
                 path == "pod" and src == node for path, src, _ in self._works
             )
-            rows = self.prober.service(node, together, lonely=lonely) if serving else []
+            rows: list[Row] = []
+            if serving and not (lonely and self._again):
+                rows = self.prober.service(node, together, lonely=lonely)
             return rows + self.prober.names(node, self._questions(node), together)
 
         self._each(ask, "pod", workers=together)
         for probe in DNS_PROBES:
             self._skip(probe, self.prober.lacks(probe))
         self.tables.next_rounds()
+        self._again = True
 
     def _questions(self, node: str) -> list[Question]:
         """Return what a node asks of the DNS Service and of each of its servers."""
@@ -210,7 +219,7 @@ class _Work:
         silent = {
             address
             for address, host in self._dns_servers.items()
-            if self._works
+            if self._swept
             and host in self._targets(node)
             and ("pod", node, host) not in self._works
         }
@@ -225,7 +234,7 @@ class _Work:
         if external := self.session.params.diagnose.external_name:
             count = 1 if self._dns_service in silent else LOOKUPS
             asked.append(Question("dns_external", external, self._dns_service, count))
-        return asked
+        return [each for each in asked if not (self._again and each.server in silent)]
 
     # What changes the cluster for a while, or loads it.
 
@@ -266,6 +275,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self._works: set[tuple[str, str, str]] = set()
+        self._again = self._swept = False
         self._dns_service = ""
         self._dns_servers: dict[str, str] = {}
 

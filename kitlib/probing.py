@@ -234,15 +234,16 @@ class Prober:
         own = self.tools.get(node, frozenset())
         if "curl" in own:
             url = f"http://{address}:{port}/"
-            cmds = [curl.command(url, count=count), curl.command(url, count=count, kept=True)]
-            fresh, kept = (
+            cmds = [curl.command(url, count=count)]
+            cmds += [] if once else [curl.command(url, count=count, kept=True)]
+            fresh, *kept = (
                 _read(node, cmd, lambda text: curl.parse(text, count=count), said)
                 for cmd, said in zip(cmds, self._batch(node, cmds, path), strict=True)
             )
             return [
                 *rows("tcp_connect", curl.connects(fresh)),
                 *rows("http", curl.wholes(fresh)),
-                *rows("tcp_rr", curl.responses(kept)),
+                *(row for each in kept for row in rows("tcp_rr", curl.responses(each))),
             ]
         found: list[Row] = []
         if "nc" in own:

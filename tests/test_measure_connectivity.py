@@ -49,6 +49,7 @@ class Cluster:
 
     Attributes:
         dead: (source, address) that gets no reply.
+        mute_echo: Whether all echo requests are dropped.
         missing: (node, path) -> why there is no agent.
         hook: Called with each command's node and words; may raise.
         forbidden: Paths that the API refuses.
@@ -56,6 +57,7 @@ class Cluster:
 
     def __init__(self, home: Path, *, plugin: str = "flannel", **diagnose: Any) -> None:
         self.dead: set[tuple[str, str]] = set()
+        self.mute_echo = False
         self.missing: dict[tuple[str, str], str] = {}
         self.hook: Callable[[str, str], None] = lambda *_: None
         self.forbidden: set[str] = set()
@@ -156,7 +158,8 @@ class Cluster:
         return self._one(node, str(cmd))
 
     def _ping(self, node: str, address: str) -> str:
-        return (silent_text if (node, address) in self.dead else ping_text)(address)
+        silent = self.mute_echo or (node, address) in self.dead
+        return (silent_text if silent else ping_text)(address)
 
     def _one(self, node: str, line: str) -> str:
         """What one command says, by its words."""
@@ -233,12 +236,21 @@ def test_an_agent_is_asked_a_few_times_and_not_once_for_each_address(cluster: Cl
 def test_what_does_not_answer_is_tried_once_and_its_gateway_asked(cluster: Cluster) -> None:
     cluster.dead = {("w-2", "10.244.0.5"), ("w-2", "10.244.1.5"), ("cp-1", "10.244.2.5"),
                     ("w-1", "10.244.2.5")}  # fmt: skip
-    measure_connectivity(cluster, 1)
+    measure_connectivity(cluster, 3)
     times = read_samples(load_run(cluster.journal.path), "tcp_connect")
     lost = times[times["lost"]]
-    assert len(lost) == 4
+    assert len(lost) == 4, "in the first round alone"
     assert set(lost["reason"]) == {"timed out connecting"}
     assert findings(cluster) == [("connectivity.forwarding", "w-2")]
+
+
+def test_pairs_that_drop_echo_requests_alone_are_measured_all_the_same(cluster: Cluster) -> None:
+    cluster.mute_echo = True
+    measure_connectivity(cluster, 2)
+    times = read_samples(load_run(cluster.journal.path), "tcp_connect")
+    assert not times["lost"].any()
+    assert times.groupby("round", observed=True).size().to_dict() == {0: 12, 1: 72}
+    assert findings(cluster) == [("connectivity.icmp", "cluster")]
 
 
 def test_policies_are_tried_where_the_plugin_has_them_and_are_gone_after(

@@ -14,7 +14,10 @@ from kitlib.model import Check, Status, Verdict
 from kitlib.runs import Run, load_run
 from kitlib.samples import read_samples
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
+# A healthy lab's connectivity is part of what `kit diagnose` does in test_e2e_diagnose.
+pytestmark = [
+    pytest.mark.lab, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(300),
+]  # fmt: skip
 
 CONTROL_PLANE, WORKER, _ = HOSTS
 
@@ -62,7 +65,6 @@ def test_a_closed_port_is_found_and_mended(whole: Kit) -> None:
     assert not [name for name in whole.namespaces() if "kit-diagnose" in name]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("fault", "host", "wanted"),
     [
@@ -78,7 +80,6 @@ def test_a_fault_is_found_and_nothing_else(whole: Kit, fault: str, host: str, wa
     assert [(check.id, check.target) for check in bad] == [(wanted, host)], bad
 
 
-@pytest.mark.thorough
 def test_throughput_is_measured_where_it_is_asked_for(whole: Kit) -> None:
     loud = whole.with_params("loud", diagnose={"throughput": True, "throughput_seconds": 1})
     run, bad = probed(loud)
