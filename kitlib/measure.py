@@ -25,6 +25,7 @@ from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.params import Probe
 from kitlib.probes import pairs, ping
 from kitlib.probes.pairs import Pair, Schedule
+from kitlib.runs import DIAGNOSIS
 from kitlib.samples import write_samples
 from kitlib.session import Session
 from kitlib.stages.agents import Agents, AgentSet, agents
@@ -117,7 +118,7 @@ def measure_latency(
     journal.stage = STAGE
     journal.event("measure.started", rounds=rounds, packets=probe.samples, interval=probe.interval)
     facts = _readable(session)
-    wanted = AgentSet.of(ctx, host_network=True, image=probe.image, server=False)
+    wanted = AgentSet.of(ctx, host_network=True, image=_image(session)[1], server=False)
     with session.exclusive(), agents(ctx, wanted) as found:
         session.doors.origins.ask(found)
         before = _devices(session, facts)
@@ -231,9 +232,10 @@ class _Work:
             self.agents.require()
         first, image = self.agents.running[0], self.agents.wanted.image
         if not self.agents.run(first.node, script("command -v ping"), first.path).ok:
+            key, _ = _image(self.session)
             raise PreconditionError(
                 f"{image}: there is no ping in this image",
-                remedy="name one that has it, with the parameter probe.image",
+                remedy=f"name one that has it, with the parameter {key}",
             )
 
     def _api(self) -> None:
@@ -241,6 +243,16 @@ class _Work:
 
     def _tell(self, text: str) -> None:
         self.session.context.waiting(CLUSTER, text)
+
+
+def _image(session: Session) -> tuple[str, str]:
+    """Return the agents' image, behind the key of the parameter that names it.
+
+    A diagnosis pulls one image for all that it does; after a build verify's is on the nodes.
+    """
+    if session.journal.record().get("kind") == DIAGNOSIS:
+        return "diagnose.image", session.params.diagnose.image
+    return "probe.image", session.params.probe.image
 
 
 def _at_once(cmd: Cmd) -> Cmd:

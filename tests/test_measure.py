@@ -72,10 +72,11 @@ class Cluster:
         self.most = 0
         self.image_has_ping = True
         self.lock = threading.Lock()
-        self.wanted = SimpleNamespace(image="busybox:1")
+        self.wanted = SimpleNamespace(image="")
         self.journal = Journal.create(home / "runs", "test", {"provenance": {"kind": "hosts"}})
         self.params = SimpleNamespace(
-            probe=Probe(samples=SAMPLES, interval=0.01), diagnose=Diagnose(**diagnose)
+            probe=Probe(image="busybox:1", samples=SAMPLES, interval=0.01),
+            diagnose=Diagnose(**diagnose),
         )
         hosts = tuple(SimpleNamespace(name=node) for node in NODES)
         self.context: Any = Context(
@@ -183,9 +184,12 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clust
                 cluster.made["removed"] += 1
 
         monkeypatch.setattr(measure, "agents", agents)
-        monkeypatch.setattr(
-            measure, "AgentSet", SimpleNamespace(of=lambda ctx, **_: cluster.wanted)
-        )
+
+        def of(ctx: Any, *, image: str, **_: object) -> SimpleNamespace:
+            cluster.wanted.image = image
+            return cluster.wanted
+
+        monkeypatch.setattr(measure, "AgentSet", SimpleNamespace(of=of))
         return cluster
 
     return with_agents
@@ -378,6 +382,23 @@ def test_the_next_measurement_completes_the_record(make: Callable[..., Cluster])
     cluster.says = lambda *_: None
     measure_latency(cluster, 1)
     assert cluster.journal.record()["partial"] is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "image", "key"),
+    [("", "busybox:1", "probe.image"), ("diagnose", "netshoot:1", "diagnose.image")],
+)
+def test_a_diagnosis_takes_one_image_and_a_build_the_one_that_verify_pulled(
+    make: Callable[..., Cluster], kind: str, image: str, key: str
+) -> None:
+    cluster = make(image="netshoot:1")
+    cluster.journal.update(kind=kind)
+    measure_latency(cluster, 1)
+    assert cluster.wanted.image == image
+    cluster.image_has_ping = False
+    with pytest.raises(PreconditionError, match=f"{image}: there is no ping") as caught:
+        measure_latency(cluster, 1)
+    assert key in caught.value.remedy
 
 
 def test_no_agent_at_all_and_an_image_without_ping_are_said_before_anything(

@@ -98,7 +98,7 @@ class Probe(Part):
     """What verify and the pings take."""
 
     image: Annotated[StrictStr, AfterValidator(_image)] = "docker.io/library/busybox:1.36"
-    """The image of verify's pods; it must have ping and nslookup."""
+    """The image of verify's pods and of a build's latency; it must have ping and nslookup."""
     samples: Annotated[StrictInt, Field(ge=1, le=100_000)] = 20
     """Packets for each ordered pair."""
     interval: Annotated[float, Field(strict=True, ge=0.002, le=60, allow_inf_nan=False)] = 0.2
