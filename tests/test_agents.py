@@ -515,7 +515,7 @@ def ended_owner() -> Owner:
 
 @pytest.fixture
 def others(ctx) -> Iterator[set[str]]:
-    """What runs left, by their names; those called `living` must stay."""
+    """What runs left; yields the names of those that must stay."""
     parent = subprocess.Popen(
         [sys.executable, "-c", "from kitlib.runlock import Owner; "
          "print(Owner.here('run-0', 'agents', 'now').text, flush=True); input()"],
@@ -531,7 +531,7 @@ def others(ctx) -> Iterator[set[str]]:
         left(ctx, "silent-elsewhere", elsewhere, seconds=-1)
         left(ctx, "nobodys", None)
         left(ctx, "this-process", Owner.here("run-1", "agents", "now"))
-        yield {"living-here", "living-elsewhere"}
+        yield {"living-here", "living-elsewhere", "nobodys"}
         parent.communicate("\n")
 
 

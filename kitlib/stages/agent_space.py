@@ -134,7 +134,9 @@ def _stale(kube: Kube) -> list[str]:
         owner, expires = Owner.parse(told.get(OWNER, "")), str(told.get(EXPIRES, ""))
         if meta["name"] in _MINE or meta.get("deletionTimestamp"):
             continue
-        if owner is None or owner.ended or owner.is_this or expires < now:
+        if owner is None or not expires:  # whatever its label says, no run made it
+            continue
+        if owner.ended or owner.is_this or expires < now:
             found.append(meta["name"])
     return found
 
