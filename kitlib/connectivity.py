@@ -56,6 +56,7 @@ def measure_connectivity(session: Session, rounds: int = 0) -> int:
     rounds = rounds or session.params.diagnose.rounds
     journal.event("measure.started", rounds=rounds)
     with session.exclusive(), agents(ctx, AgentSet.of(ctx, host_network=True)) as found:
+        session.doors.origins.ask(found)
         taken = _Work(session, found).all(rounds)
     journal.event("measure.ended", samples=taken)
     return taken
@@ -246,8 +247,11 @@ class _Work:
             self._skip("policy", f"{plugin.title} does not claim that it has an effect")
         elif "policy" not in self.skipped:
             self._tell("whether NetworkPolicies are honoured")
+            nodes = [node for node in self.nodes if node not in self.mute]
             try:
-                rows = try_policies(self.session.context, self.agents, self.prober, self.nodes)
+                rows = try_policies(
+                    self.session.context, self.agents, self.prober, nodes, self._failed
+                )
             except ApiError as error:
                 if error.retryable:
                     raise
@@ -294,9 +298,12 @@ class _Work:
             self.tables.add(ask(node))
             self.tables.write(after=5.0)
 
-        done = fan_out(one, nodes, workers=workers)
-        self._note(done.errors)
-        if any(isinstance(error, ApiError) for error in done.errors.values()):
+        self._failed(fan_out(one, nodes, workers=workers).errors)
+
+    def _failed(self, errors: Mapping[str, Exception]) -> None:
+        """Note which agents could not be asked; go on where the API answers."""
+        self._note(errors)
+        if any(isinstance(error, ApiError) for error in errors.values()):
             self._api()
 
     def _note(self, errors: Mapping[str, Exception]) -> None:

@@ -7,7 +7,7 @@ decided on the node of who is asked, so each node is asked by two others and not
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from kitlib.fanout import fan_out
@@ -29,12 +29,25 @@ _STEPS = (("open", True), ("deny", False), ("allow", True))
 _SENDERS = 2
 
 
-def try_policies(ctx: Context, agents: Agents, prober: Prober, nodes: Sequence[str]) -> list[Row]:
+Note = Callable[[Mapping[str, Exception]], None]
+"""Takes node -> why its agent could not be asked; raises where nothing can be asked any more."""
+
+
+def try_policies(
+    ctx: Context, agents: Agents, prober: Prober, nodes: Sequence[str], note: Note
+) -> list[Row]:
     """Return who connected to whom in each step; the policies are gone again.
 
+    Args:
+        ctx: The run's context, through which the policies are made and removed.
+        agents: The agents.
+        prober: Asks them.
+        nodes: The nodes that connect to each other; of those that turn out to take no commands
+            there are no rows as sources from then on.
+        note: Told which these are.
+
     Raises:
-        ApiError: The API does not take them.
-        KitError: An agent could not be asked.
+        ApiError: The API does not take the policies.
     """
     targets = {
         node: [
@@ -51,7 +64,7 @@ def try_policies(ctx: Context, agents: Agents, prober: Prober, nodes: Sequence[s
             if step != "open":
                 _create(ctx, path, _policy(step, agents.port))
                 made.append(f"kit-{step}")
-            rows += _settled(prober, targets, step, expected=expected)
+            rows += _settled(prober, targets, step, note, expected=expected)
     finally:
         for name in made:
             _remove(ctx, path, name)
@@ -59,7 +72,7 @@ def try_policies(ctx: Context, agents: Agents, prober: Prober, nodes: Sequence[s
 
 
 def _settled(
-    prober: Prober, targets: dict[str, list[str]], step: str, *, expected: bool
+    prober: Prober, targets: dict[str, list[str]], step: str, note: Note, *, expected: bool
 ) -> list[Row]:
     """Return the rows of a step once all is as expected, or when it had its time to become so."""
     deadline = Deadline(SETTLE_SECONDS, "policies in force")
@@ -67,8 +80,13 @@ def _settled(
     final: dict[tuple[str, str], str] = {}
     started = time.time()
     while True:
-        asked = fan_out(partial(_tried, prober, left), left).raise_first()
+        done = fan_out(partial(_tried, prober, left), left)
+        for node in done.errors:
+            del targets[node]
+        note(done.errors)
+        asked = done.values
         final |= {(node, to): why for node, found in asked.items() for to, why in found.items()}
+        final = {(node, to): why for (node, to), why in final.items() if node in targets}
         wrong = [pair for pair, why in final.items() if (why == "") != expected]
         if not wrong or step == "open" or deadline.left < AGAIN_SECONDS:
             break

@@ -23,6 +23,7 @@ from kitlib.model import CommandResult, Status
 from kitlib.params import Diagnose
 from kitlib.plugins import get
 from kitlib.probes import tools
+from kitlib.provenance import Origins
 from kitlib.runs import load_run
 from kitlib.samples import read_samples
 from kitlib.stages.agents import Agent
@@ -83,6 +84,7 @@ class Cluster:
             doors=SimpleNamespace(kube=self.kube, forget_facts=lambda: None),  # type: ignore[arg-type]
         )
         self.dry_run = False
+        self.doors = SimpleNamespace(origins=Origins(self.journal))
         self.api_gone: KitError | None = None
 
     @contextmanager
@@ -155,6 +157,8 @@ class Cluster:
         if re.fullmatch(r"\d+ commands", cmd.label):
             said = [f"~~ {n} 0\n{self._one(node, line)}\n" for n, line in enumerate(words[5:], 1)]
             return "".join([*said, "~~end\n"])
+        if "/etc/lab-release" in str(cmd):
+            return "LAB_TIME_FACTOR=0.2 LAB_EMULATED=kubelet"
         return self._one(node, str(cmd))
 
     def _ping(self, node: str, address: str) -> str:
@@ -323,6 +327,33 @@ def test_a_node_that_is_lost_is_named_and_the_others_are_probed(cluster: Cluster
     assert ("connectivity.agent", "w-2") in findings(cluster)
     table = read_samples(load_run(cluster.journal.path), "tcp_connect")
     assert set(table["src"]) == {"cp-1", "w-1"}
+
+
+def test_a_node_that_is_lost_while_policies_are_tried_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = standing(Cluster(tmp_path, plugin="calico", rounds=1, side_by_side=1), monkeypatch)
+
+    def lose(node: str, what: str) -> None:
+        if node == "w-2" and cluster.policies:
+            raise CommandError("w-2", what, 1, "gone")
+
+    cluster.hook = lose
+    measure_connectivity(cluster)
+    run = load_run(cluster.journal.path)
+    table = read_samples(run, "policy")
+    rows = table.groupby("step")["src"].unique().map(set).to_dict()
+    others = {"cp-1", "w-1"}
+    assert rows == {"open": {*others, "w-2"}, "deny": others, "allow": others}
+    assert cluster.policies == []
+    assert run.missing == {}
+    assert findings(cluster) == [("connectivity.agent", "w-2")]
+
+
+def test_the_agents_say_where_the_numbers_come_from(cluster: Cluster) -> None:
+    cluster.journal.update(provenance={})
+    measure_connectivity(cluster, 1)
+    assert load_run(cluster.journal.path).provenance.kind == "lab"
 
 
 def test_a_node_without_an_agent_is_one_finding(cluster: Cluster) -> None:
