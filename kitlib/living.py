@@ -22,7 +22,7 @@ from kitlib.params import catalogue_beside
 from kitlib.plugins import Catalogue, Plugin
 from kitlib.rights import need_rights
 
-__all__ = ["ZONE", "describe", "look_at", "recognised"]
+__all__ = ["ZONE", "describe", "look_at", "recognised", "zone_of"]
 
 ZONE = "topology.kubernetes.io/zone"
 _ZONES = (ZONE, "failure-domain.beta.kubernetes.io/zone")
@@ -191,13 +191,19 @@ def _why_no_host(node: Obj) -> str:
 
 def _host(node: Obj) -> dict[str, Any]:
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
-    zone = next((labels[key] for key in _ZONES if key in labels), "")
+    zone = zone_of(node)
     return {
         "name": node["metadata"]["name"],
         "address": _address(node),
         "role": "control_plane" if any(role in labels for role in _ROLES) else "worker",
         "labels": {ZONE: zone} if zone else {},
     }
+
+
+def zone_of(node: Obj) -> str:
+    """Return the zone that a Node says it is in; empty where it says none."""
+    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
+    return next((str(labels[key]) for key in _ZONES if key in labels), "")
 
 
 def _address(node: Obj) -> str:

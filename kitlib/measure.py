@@ -21,6 +21,7 @@ from kitlib.command import Cmd, script
 from kitlib.errors import ChecksFailed, CommandError, ParseError, PreconditionError
 from kitlib.facts import HostFacts
 from kitlib.fanout import fan_out
+from kitlib.living import zone_of
 from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.params import Probe
 from kitlib.probes import pairs, ping
@@ -38,7 +39,6 @@ STAGE = "latency"
 """The name under which the journal keeps what happens here."""
 PATHS = ("pod", "host")
 _AT_ONCE = 'said=$("$@" 2>&1); status=$?; printf "%s\\n" "$said"; exit $status'
-ZONE = "topology.kubernetes.io/zone"
 API_SECONDS = 60
 """So long the API may be away in the middle of a measurement."""
 
@@ -50,15 +50,12 @@ def planned(session: Session, nodes: Sequence[str]) -> Schedule:
     """
     wanted = session.params.diagnose
     lab = (session.journal.record().get("provenance") or {}).get("kind") == "lab"
-    labels = {
-        node["metadata"]["name"]: node["metadata"].get("labels") or {}
-        for node in session.context.kube().items("/api/v1/nodes")
-    }
+    known = session.context.kube().items("/api/v1/nodes")
     return pairs.schedule(
         nodes,
         most=wanted.most_pairs,
         seed=wanted.seed,
-        zones={name: str(found.get(ZONE, "")) for name, found in labels.items()},
+        zones={node["metadata"]["name"]: zone_of(node) for node in known},
         side_by_side=wanted.side_by_side or (1 if lab else 0),
     )
 

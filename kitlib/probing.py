@@ -17,6 +17,7 @@ from kitlib.command import Cmd
 from kitlib.errors import CommandError, ParseError
 from kitlib.fanout import fan_out
 from kitlib.model import CommandResult
+from kitlib.params import Diagnose
 from kitlib.probes import batch, curl, dig, dns, fping, http, mtu, ping, routes, tcp, timed, tools
 from kitlib.probes.batch import Said
 from kitlib.probes.pairs import Pair
@@ -140,7 +141,9 @@ class Prober:
         """Return why a probe cannot be made anywhere; empty where it can be somewhere."""
         if any(tools.choose(probe, each) for each in self.tools.values()):
             return ""
-        return f"no tool for it in {self.agents.wanted.image}"
+        image, known = self.agents.wanted.image, Diagnose().image
+        lacking = f"no tool for it in {image}"
+        return lacking if image == known else f"{lacking}: {tools.remedy(probe, known)}"
 
     def addresses(self, path: str) -> dict[str, str]:
         """Return node -> address on a path."""

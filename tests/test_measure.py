@@ -22,7 +22,8 @@ from kitlib.errors import ApiError, ChecksFailed, CommandError, KitError, Precon
 from kitlib.facts import HostFacts
 from kitlib.fanout import Fanned
 from kitlib.journal import Journal
-from kitlib.measure import ZONE, measure_latency, planned
+from kitlib.living import ZONE
+from kitlib.measure import measure_latency, planned
 from kitlib.model import CommandResult, Status
 from kitlib.params import Diagnose, Probe
 from kitlib.plugins import get

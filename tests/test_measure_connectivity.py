@@ -298,6 +298,7 @@ def test_an_image_without_tools_is_said_to_have_none(cluster: Cluster) -> None:
     assert findings(cluster) == []
     assert told["connectivity.reach"].status is Status.PASS
     assert "tools:1" in told["connectivity.dns"].summary
+    assert "dig or nslookup; docker.io/nicolaka/netshoot" in told["connectivity.dns"].summary
     assert told["connectivity.tcp"].status is Status.SKIP
 
 

@@ -41,7 +41,7 @@ def test_a_limit_of_pairs_at_a_time_divides_the_turns_evenly(count: int, width: 
     nodes = [str(number) for number in range(count)]
     plan = pairs.schedule(nodes, side_by_side=width)
     assert sorted(plan.pairs) == sorted(permutations(nodes, 2))
-    assert not plan.sampled
+    assert len(plan.pairs) == plan.of
     for whole in pairs.turns(nodes):
         parts = [turn for turn in plan.turns if set(turn) <= set(whole)]
         sizes = [len(part) for part in parts]
@@ -87,13 +87,13 @@ def test_a_samples_turns_share_no_node_and_keep_the_limit(
     nodes, zones, size, seed, width = cluster
     plan = pairs.schedule(nodes, most=size, seed=seed, zones=zones, side_by_side=width)
     assert plan.record == {"measured": size, "of": len(nodes) * (len(nodes) - 1), "seed": seed}
-    assert plan.sampled == (size < plan.record["of"])
+    assert plan.record["measured"] == len(plan.pairs) <= plan.record["of"]
     for turn in plan.turns:
         busy = [node for pair in turn for node in pair]
         assert len(busy) == len(set(busy))
         assert len(turn) <= plan.side_by_side
     most = max(Counter(node for pair in plan.pairs for node in pair).values())
-    rounding = len(pairs.turns(nodes)) if not plan.sampled else 2 * most
+    rounding = len(pairs.turns(nodes)) if len(plan.pairs) == plan.of else 2 * most
     assert len(plan.turns) <= size // plan.side_by_side + rounding, "pairs wait without need"
 
 

@@ -271,6 +271,7 @@ def test_unknown_keys_and_what_was_meant(tmp_path: Path) -> None:
         ({"probe": {"samples": 0}}, "greater than or equal to 1"),
         ({"probe": {"image": "Busy Box"}}, "probe.image: 'Busy Box': an image"),
         ({"diagnose": {"imagee": "x"}}, "diagnose.imagee"),
+        ({"diagnose": {"port": 65535}}, "diagnose.port"),
         ({"diagnose": {"imagee": "x"}}, "did you mean 'image'?"),
         ({"diagnose": {"image": "https://registry.example.net/x"}}, "diagnose.image"),
         ({"diagnose": {"namespace": "x" * 51}}, "at most 50"),

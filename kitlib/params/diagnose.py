@@ -118,8 +118,9 @@ class Diagnose(Part):
     """What an agent asks for and may take: Kubernetes' requests and limits."""
     tolerations: tuple[Annotated[Any, AfterValidator(_toleration)], ...] = ({"operator": "Exists"},)
     """Which taints the agents tolerate, in Kubernetes' words; the usual is every one."""
-    port: Annotated[StrictInt, Field(ge=1024, le=65535)] = 18765
-    """The port of the agents' HTTP server, on the pod network and on the hosts' own."""
+    port: Annotated[StrictInt, Field(ge=1024, le=65534)] = 18765
+    """The port of the agents' HTTP server, on the pod network and on the hosts' own; the next one
+    is iperf3's."""
     rounds: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
     """How often every pair is measured."""
     side_by_side: Annotated[StrictInt, Field(ge=0, le=1000)] = 0

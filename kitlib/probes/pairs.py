@@ -41,11 +41,6 @@ class Schedule:
         return tuple(pair for turn in self.turns for pair in turn)
 
     @property
-    def sampled(self) -> bool:
-        """Whether not every pair of the nodes is measured."""
-        return len(self.pairs) < self.of
-
-    @property
     def record(self) -> dict[str, int]:
         """What run.json keeps as `pairs`."""
         return {"measured": len(self.pairs), "of": self.of, "seed": self.seed}
