@@ -45,14 +45,15 @@ CHECK_COLUMNS = ("stage", "target", "id", "status", "summary", "got", "expected"
 """`checks`: every check in the order of the journal; the last of an id and target holds."""
 
 SUMMARY_COLUMNS = (
-    "src", "dst", "path", "n", "lost", "loss_pct", "duplicates",
+    "src", "dst", "path", "n", "lost", "loss_pct", "duplicates", "reordered",
     "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms", "max_ms",
     "difference_ms", "ratio",
 )  # fmt: skip
-"""`latency_summary`: n counts packets sent after warm-up, lost those without a reply; percentiles
-are of all replies of the pair over all rounds (linear interpolation between neighbours, so below
-100 replies p99 lies between the two slowest); p50_low and p50_high bound the true median with 95 %
-confidence (order statistics, no assumption about the distribution), NaN below 6 replies.
+"""`latency_summary`: n counts packets sent after warm-up, lost those without a reply, duplicates
+further replies, reordered those that came after the reply to a later packet; percentiles are of all
+replies of the pair over all rounds (linear interpolation between neighbours, so below 100 replies
+p99 lies between the two slowest); p50_low and p50_high bound the true median with 95 % confidence
+(order statistics, no assumption about the distribution), NaN below 6 replies.
 difference_ms and ratio are what the pod path costs over the host path of the same pair in the same
 round (`latency_costs`), of several rounds the middle one; NaN for host rows and without a baseline.
 """
@@ -204,6 +205,8 @@ def latency_summary(samples: pd.DataFrame, costs: pd.DataFrame | None = None) ->
     table["n"] = cells.counts(later & ~again)[there]
     table["lost"] = cells.counts(later & lost)[there]
     table["duplicates"] = cells.counts(later & again)[there]
+    late = samples["reordered"].to_numpy(bool)
+    table["reordered"] = cells.counts(later & late & ~again)[there]
     table["loss_pct"] = 100.0 * table["lost"] / table["n"]
     values, counts, starts = cells.ordered(rising(later & ~again & ~lost, rtt), rtt)
     counts, starts = counts[there], starts[there]

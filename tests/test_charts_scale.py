@@ -153,7 +153,7 @@ def test_the_bands_have_the_percentiles_of_each_nodes_packets(nodes: int) -> Non
             if src != dst
             for value in draw.lognormal(src == "n01" or dst == "n01", 0.2, 5)
         ]
-    ).assign(warmup=False, duplicate=False)
+    ).assign(warmup=False, duplicate=False, reordered=False)
     rows.loc[0, ["lost", "rtt_ms"]] = [True, None]
     table = frames.latency_nodes(rows)
     assert tuple(table.columns) == frames.NODE_COLUMNS

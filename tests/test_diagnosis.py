@@ -358,7 +358,9 @@ def measured(*rounds: Mapping[tuple[str, str, str], Sequence[float]]) -> pd.Data
             for (src, dst, path), times in each.items()
             for rtt in times
         ]
-    ).assign(lost=lambda rows: rows["rtt_ms"].isna(), warmup=False, duplicate=False)
+    ).assign(
+        lost=lambda rows: rows["rtt_ms"].isna(), warmup=False, duplicate=False, reordered=False
+    )
 
 
 def test_the_cost_is_set_against_the_hosts_of_the_same_round() -> None:

@@ -129,11 +129,13 @@ def test_an_empty_run_has_empty_tables_with_all_columns(tmp_path: Path) -> None:
 def test_the_summary_leaves_out_warm_up_and_duplicates_and_counts_loss(tmp_path: Path) -> None:
     rows = [sample("a", "b", 99.0, warmup=True)]
     rows += [sample("a", "b", value, seq=i) for i, value in enumerate((1.0, 2.0, 3.0), 2)]
+    rows[2]["reordered"] = True
     rows += [sample("a", "b", 50.0, seq=4, duplicate=True), sample("a", "b", None, seq=5)]
     rows += [sample("b", "a", None, seq=i) for i in (1, 2)]
     table = frames.latency_summary(written(tmp_path, rows)).set_index(["src", "dst"])
     there, back = table.loc[("a", "b")], table.loc[("b", "a")]
     assert (there["n"], there["lost"], there["loss_pct"], there["duplicates"]) == (4, 1, 25.0, 1)
+    assert (there["reordered"], back["reordered"]) == (1, 0)
     assert (there["min_ms"], there["p50_ms"], there["max_ms"]) == (1.0, 2.0, 3.0)
     assert (back["n"], back["lost"], back["loss_pct"]) == (2, 2, 100.0)
     assert math.isnan(back["p50_ms"])
@@ -155,7 +157,9 @@ def test_the_distribution_has_the_median_and_both_ends_however_many_packets_ther
         times = np.sort(random.lognormal(size=sent))
         lost = random.random(sent) < 0.1
         rows = pd.DataFrame({"rtt_ms": np.where(lost, np.nan, times), "lost": lost})
-        rows = rows.assign(src="a", dst="b", path="pod", duplicate=False, warmup=False)
+        rows = rows.assign(
+            src="a", dst="b", path="pod", duplicate=False, reordered=False, warmup=False
+        )
         table = frames.latency_distribution(rows)
         assert tuple(table.columns) == frames.DISTRIBUTION_COLUMNS
         assert len(table) <= 2001
@@ -181,7 +185,7 @@ def test_the_interval_holds_the_true_median_about_as_often_as_it_says() -> None:
             for group in range(400)
             for value in random.exponential(1.0, 31)
         ]
-    ).assign(duplicate=False)
+    ).assign(duplicate=False, reordered=False)
     table = frames.latency_summary(rows)
     hits = table["p50_low_ms"].le(math.log(2)) & table["p50_high_ms"].ge(math.log(2))
     assert 0.93 <= hits.mean() <= 0.99
@@ -192,7 +196,9 @@ def test_the_percentiles_agree_with_numpy_for_groups_of_every_size() -> None:
     groups = {f"n{size:03}": random.lognormal(0, 1, size) for size in (1, 2, 5, 20, 101)}
     rows = [sample(name, "b", float(v)) for name, values in groups.items() for v in values]
     random.shuffle(rows)
-    table = frames.latency_summary(pd.DataFrame(rows).assign(duplicate=False)).set_index("src")
+    table = frames.latency_summary(
+        pd.DataFrame(rows).assign(duplicate=False, reordered=False)
+    ).set_index("src")
     for name, values in groups.items():
         for column, share in frames.PERCENTILES.items():
             assert table.loc[name, column] == pytest.approx(np.quantile(values, share))
@@ -206,7 +212,11 @@ def test_the_tables_of_many_packets_agree_with_the_plain_way_of_counting(tmp_pat
     rows = [
         sample(f"n{a}", f"n{b}", None if random.random() < 0.2 else float(random.lognormal()))
         | {"round": int(random.integers(2)), "path": str(random.choice(["pod", "host"]))}
-        | {"warmup": bool(random.random() < 0.1), "duplicate": bool(random.random() < 0.1)}
+        | {
+            "warmup": bool(random.random() < 0.1),
+            "duplicate": bool(random.random() < 0.1),
+            "reordered": False,
+        }
         for a, b in random.integers(5, size=(3000, 2))
     ]
     table = written(tmp_path, rows)  # names are categories; as plain text they give the same

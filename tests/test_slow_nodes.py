@@ -47,7 +47,7 @@ def noisy(
                 parts.append((number, src, dst, path, times))
     table = pd.DataFrame(parts, columns=["round", "src", "dst", "path", "rtt_ms"])
     table = table.explode("rtt_ms", ignore_index=True).astype({"rtt_ms": float})
-    return table.assign(lost=False, warmup=False, duplicate=False)
+    return table.assign(lost=False, warmup=False, duplicate=False, reordered=False)
 
 
 def found(samples: pd.DataFrame) -> list[Check]:

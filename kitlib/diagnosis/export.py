@@ -69,6 +69,7 @@ COLUMNS = {
     "lost": "of these, without a reply",
     "loss_pct": "lost in percent of n",
     "duplicates": "replies that came twice",
+    "reordered": "replies that came after that to a packet sent later",
     "rtt_ms": "a round-trip time, milliseconds",
     "share_pct": "of the path's n packets, percent that were back within it",
     "min_ms": "the fastest reply, milliseconds",

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-_USED = ("round", "src", "dst", "path", "rtt_ms", "lost", "duplicate", "warmup")
+_USED = ("round", "src", "dst", "path", "rtt_ms", "lost", "duplicate", "reordered", "warmup")
 """The columns of the samples that all this is made of."""
 
 MANY, SLOWEST = 40, 12
