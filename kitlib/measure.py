@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kitlib.checks import device_counters
 from kitlib.command import Cmd, script
@@ -24,8 +25,9 @@ from kitlib.fanout import fan_out
 from kitlib.living import zone_of
 from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.params import Probe
-from kitlib.probes import pairs, ping
+from kitlib.probes import fping, pairs, ping
 from kitlib.probes.pairs import Pair, Schedule
+from kitlib.probes.timed import Sample
 from kitlib.runs import DIAGNOSIS
 from kitlib.samples import write_samples
 from kitlib.session import Session
@@ -38,6 +40,7 @@ __all__ = ["PATHS", "STAGE", "Measured", "measure_latency", "planned"]
 STAGE = "latency"
 """The name under which the journal keeps what happens here."""
 PATHS = ("pod", "host")
+_WHICH = "command -v ping || command -v fping"
 _AT_ONCE = 'said=$("$@" 2>&1); status=$?; printf "%s\\n" "$said"; exit $status'
 API_SECONDS = 60
 """So long the API may be away in the middle of a measurement."""
@@ -100,7 +103,8 @@ def measure_latency(
         interval: Seconds between two packets; 0 is what the parameters say.
 
     Raises:
-        PreconditionError: `rounds` is negative, no agent runs, or their image has no ping.
+        PreconditionError: `rounds` is negative, no agent runs, or their image has neither ping nor
+            fping.
         KitError: It was broken off; what was measured until then is kept, the agents are gone.
     """
     if rounds < 0:
@@ -196,11 +200,11 @@ class _Work:
         for node in pair:
             if not addresses.get(node):
                 raise NoAgent(node, self.agents.missing.get((node, path), "it has no address"))
-        cmd = _at_once(ping.command(addresses[target], count=count, interval=self.probe.interval))
+        cmd, parse = self._asks(addresses[target], count)
         started = self._origin + time.monotonic()
         result = self.agents.run(source, cmd, path=path)
         try:
-            samples = ping.parse(result.stdout + result.stderr, count=count)
+            samples = parse(result.stdout + result.stderr)
         except ParseError as error:
             raise CommandError(source, str(cmd), result.exit_status, result.tail()) from error
         found = ping.rows(
@@ -219,19 +223,30 @@ class _Work:
             self.sent[source] += sum(_left_the_pod(row) for row in rows)
         return rows
 
+    def _asks(self, address: str, count: int) -> tuple[Cmd, Callable[[str], list[Sample]]]:
+        """Return the command of so many packets to an address, and what reads its text."""
+        interval = self.probe.interval
+        if self._tool == "ping":
+            cmd = ping.command(address, count=count, interval=interval)
+            return _at_once(cmd), partial(ping.parse, count=count)
+        cmd = fping.command([address], count=count, interval=interval)
+        return _at_once(cmd), lambda text: next(iter(fping.parse(text, count=count).values()))
+
     def _need_ping(self) -> None:
-        """Go on, unless nothing could be measured with these agents.
+        """Find the tool that the agents have; go on, unless nothing could be measured with them.
 
         Raises:
-            PreconditionError: None runs, or their image has no ping.
+            PreconditionError: None runs, or their image has no ping and no fping.
         """
         if not self.agents.running:
             self.agents.require()
         first, image = self.agents.running[0], self.agents.wanted.image
-        if not self.agents.run(first.node, script("command -v ping"), first.path).ok:
+        said = self.agents.run(first.node, script(_WHICH), first.path)
+        self._tool = said.stdout.strip().rpartition("/")[2]
+        if not said.ok:
             key, _ = _image(self.session)
             raise PreconditionError(
-                f"{image}: there is no ping in this image",
+                f"{image}: there is no ping in this image, and no fping",
                 remedy=f"name one that has it, with the parameter {key}",
             )
 

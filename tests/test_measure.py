@@ -71,7 +71,7 @@ class Cluster:
         self.made: Counter[str] = Counter()
         self.busy: Counter[str] = Counter()
         self.most = 0
-        self.image_has_ping = True
+        self.tool = "ping"
         self.lock = threading.Lock()
         self.wanted = SimpleNamespace(image="")
         self.journal = Journal.create(home / "runs", "test", {"provenance": {"kind": "hosts"}})
@@ -112,9 +112,11 @@ class Cluster:
 
     def run(self, node: str, cmd: Cmd, path: str = "pod") -> CommandResult:
         """A command in an agent."""
-        if "ping" not in cmd.argv:  # whether there is one
-            return CommandResult(node, str(cmd), "", "", int(not self.image_has_ping), 0.0)
-        address, count = str(cmd.argv[-1]), int(str(cmd.argv[-6]))
+        if self.tool not in cmd.argv:  # whether there is one
+            there = f"/usr/bin/{self.tool}\n" if self.tool else ""
+            return CommandResult(node, str(cmd), there, "", int(not there), 0.0)
+        words = [str(each) for each in cmd.argv]
+        address, count = words[-1], int(words[words.index(self.tool) + 2])
         with self.lock:
             self.busy[node] += 1
             self.most = max(self.most, sum(self.busy.values()))
@@ -385,6 +387,24 @@ def test_the_next_measurement_completes_the_record(make: Callable[..., Cluster])
     assert cluster.journal.record()["partial"] is False
 
 
+def test_an_image_that_has_fping_alone_is_measured_with_it(make: Callable[..., Cluster]) -> None:
+    cluster = make()
+    cluster.tool = "fping"
+    times = ["0.080", "-", *["0.070"] * (SAMPLES - 1)]
+
+    def said(_: Cluster, __: str, address: str, ___: str) -> str:
+        replies = [f"{address} : [{seq}], 64 bytes, {ms} ms (0.075 avg, 0% loss)\n"
+                   for seq, ms in enumerate(times) if ms != "-"]  # fmt: skip
+        return "".join([*replies, f"\n{address} : {' '.join(times)}\n"])
+
+    cluster.says = said
+    taken = measure_latency(cluster, 1)
+    assert taken.samples == 2 * len(EVERY) * (SAMPLES + 1)
+    assert cluster.pairs("pod") == EVERY
+    assert cluster.rows["lost"].sum() == 2 * len(EVERY)
+    assert cluster.rows["warmup"].sum() == 2 * len(EVERY)
+
+
 @pytest.mark.parametrize(
     ("kind", "image", "key"),
     [("", "busybox:1", "probe.image"), ("diagnose", "netshoot:1", "diagnose.image")],
@@ -396,7 +416,7 @@ def test_a_diagnosis_takes_one_image_and_a_build_the_one_that_verify_pulled(
     cluster.journal.update(kind=kind)
     measure_latency(cluster, 1)
     assert cluster.wanted.image == image
-    cluster.image_has_ping = False
+    cluster.tool = ""
     with pytest.raises(PreconditionError, match=f"{image}: there is no ping") as caught:
         measure_latency(cluster, 1)
     assert key in caught.value.remedy
@@ -406,7 +426,7 @@ def test_no_agent_at_all_and_an_image_without_ping_are_said_before_anything(
     make: Callable[..., Cluster],
 ) -> None:
     cluster = make()
-    cluster.image_has_ping = False
+    cluster.tool = ""
     with pytest.raises(PreconditionError, match="busybox:1: there is no ping"):
         measure_latency(cluster, 1)
     cluster.missing = {(node, path): "Pending" for node in NODES for path in measure.PATHS}
