@@ -65,6 +65,9 @@ def try_policies(
                 _create(ctx, path, _policy(step, agents.port))
                 made.append(f"kit-{step}")
             rows += _settled(prober, targets, step, note, expected=expected)
+    except KeyboardInterrupt:
+        made.clear()  # they go with the namespace; an API that is away would be waited for here
+        raise
     finally:
         for name in made:
             _remove(ctx, path, name)

@@ -330,6 +330,23 @@ def test_a_node_that_is_lost_is_named_and_the_others_are_probed(cluster: Cluster
     assert set(table["src"]) == {"cp-1", "w-1"}
 
 
+def test_an_interrupt_while_policies_are_tried_leaves_their_removal_to_the_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = standing(Cluster(tmp_path, plugin="calico", rounds=1, side_by_side=1), monkeypatch)
+
+    def interrupt(_: str, __: str) -> None:
+        if cluster.policies:
+            raise KeyboardInterrupt
+
+    cluster.hook = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        measure_connectivity(cluster)
+    run = load_run(cluster.journal.path)
+    assert cluster.policies == ["kit-deny"], "no request to an API that may be away"
+    assert run.missing["connectivity"].startswith("NetworkPolicy")
+
+
 def test_a_node_that_is_lost_while_policies_are_tried_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
