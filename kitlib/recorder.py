@@ -196,6 +196,8 @@ class _Stream:
         # What a Node's fields were last changed at is wanted of those that were there before.
         if obj and not (line.get("listed") and self._path.stem == "nodes"):
             obj["object"].get("metadata", {}).pop("managedFields", None)
+        if obj and self._path.stem == "pods":
+            _leave_out_settings(obj["object"])
         append_line(self._path, {"t": round(self._last, 6), **mask(line)})
 
 
@@ -205,6 +207,25 @@ def _uid(item: Obj) -> str:
 
 def _version(item: Obj) -> str:
     return str(item.get("metadata", {}).get("resourceVersion", "0"))
+
+
+_OF_CONTAINERS = ("name", "image", "imagePullPolicy", "ports", "resources", "restartPolicy")
+"""What a record keeps of a container. Its environment, command line and probes are what programs
+are told, passwords among it; and pods of others than the kit's are recorded too."""
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""An annotation that says all of it again."""
+
+
+def _leave_out_settings(pod: Obj) -> None:
+    """Take out of a pod what its containers' programs are told."""
+    (pod.get("metadata", {}).get("annotations") or {}).pop(_APPLIED, None)
+    spec = pod.get("spec", {})
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        if spec.get(kind):
+            spec[kind] = [
+                {key: value for key, value in each.items() if key in _OF_CONTAINERS}
+                for each in spec[kind]
+            ]
 
 
 def _small(item: Obj) -> Obj:

@@ -240,3 +240,30 @@ def test_one_reading_writes_every_kind(api, journal):
     assert ("ADDED", "one", True) in happenings(journal)
     for kind in KINDS:
         assert lines(journal, kind)[0]["relist"] is True
+
+
+class Listing:
+    """An API with one pod of somebody's, and nothing else."""
+
+    def get(self, path: str) -> dict:
+        told = {
+            "env": [{"name": "DB", "value": "pw-1"}],
+            "command": ["run", "--key=pw-2"],
+            "args": ["pw-3"],
+            "livenessProbe": {"httpGet": {"httpHeaders": ["pw-4"]}},
+        }
+        applied = {"kubectl.kubernetes.io/last-applied-configuration": "pw-5", "team": "shop"}
+        container = {"name": "app", "image": "shop:1", **told}
+        spec = {"nodeName": "w-1", "containers": [container], "initContainers": [container]}
+        pod = {"metadata": {"name": "shop", "uid": "1", "annotations": applied}, "spec": spec}
+        return {"items": [pod] if path == KINDS["pods"] else []}
+
+
+def test_what_programs_of_pods_are_told_is_not_recorded(journal):
+    write_once(journal, Listing())
+    text = (journal.path / "watch" / "pods.jsonl").read_text()
+    assert "pw-" not in text
+    (pod,) = [line["obj"]["object"] for line in lines(journal, "pods") if "obj" in line]
+    kept = [{"name": "app", "image": "shop:1"}]
+    assert pod["spec"] == {"nodeName": "w-1", "containers": kept, "initContainers": kept}
+    assert pod["metadata"]["annotations"] == {"team": "shop"}
