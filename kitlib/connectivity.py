@@ -70,6 +70,8 @@ class _Work:
     agents: Agents
     skipped: dict[str, str] = field(default_factory=dict)
     mute: dict[str, str] = field(default_factory=dict)
+    _again: bool = False
+    _swept: bool = False
 
     def all(self, rounds: int) -> int:
         """Return how many rows were written; they are written however it ends."""
@@ -279,7 +281,6 @@ class _Work:
 
     def __post_init__(self) -> None:
         self._works: set[tuple[str, str, str]] = set()
-        self._again = self._swept = False
         self._dns_service = ""
         self._dns_servers: dict[str, str] = {}
 
