@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from kit_help import Kit
+from kit_help import Kit, lab_kit
 from lab_help import HOSTS
 
 from kitlib.connectivity import measure_connectivity
@@ -89,3 +91,14 @@ def test_throughput_is_measured_where_it_is_asked_for(whole: Kit) -> None:
         pytest.skip("this machine has no iperf3")
     assert len(table) == 2 * 6
     assert (table["bits_per_second"] > 1e6).all()
+
+
+@pytest.mark.parametrize("plugin", ["calico", "cilium", "kube-router"])
+def test_policies_are_honoured_where_the_plugin_has_them(tmp_path: Path, plugin: str) -> None:
+    with lab_kit(tmp_path, plugin=plugin) as kit:
+        kit.stand("join")
+        run, bad = probed(kit)
+        assert bad == []
+        table = read_samples(run, "policy")
+        assert len(table) == 3 * 6
+        assert (table["expected"] == table["reached"]).all()
