@@ -8,10 +8,11 @@ the same.
 
 from __future__ import annotations
 
+import compileall
 import shutil
 from pathlib import Path
 
-import kitlib
+from kitlib.lab import applets
 from kitlib.lab.hostroot import COMMAND_DIRS, LAB_DIR
 
 __all__ = ["APPLETS", "prepare", "search_path"]
@@ -45,10 +46,11 @@ def search_path(image: str) -> str:
 def prepare(images: Path = _IMAGES) -> None:
     """Lay the images' tools out on this host, which is a lab host."""
     machine = ":".join(COMMAND_DIRS)
-    own = images / "own"
+    own, library = images / "own", images / "lib"
     own.mkdir(parents=True, exist_ok=True)
+    _copy_applets(library)
     for name in APPLETS:
-        (own / name).write_text(_launcher(name))
+        (own / name).write_text(_launcher(name, library))
         (own / name).chmod(0o755)
     everything = images / "any"
     everything.mkdir(exist_ok=True)
@@ -62,12 +64,20 @@ def prepare(images: Path = _IMAGES) -> None:
             (busybox / name).symlink_to(tool)
 
 
-def _launcher(name: str) -> str:
+def _copy_applets(library: Path) -> None:
+    """Put the applets where each container sees them: the kit may lie in a /tmp that pods lack."""
+    package = library / "kitlib" / "lab" / "applets"
+    package.mkdir(parents=True, exist_ok=True)
+    for source in Path(applets.__file__).parent.glob("*.py"):
+        shutil.copy(source, package)
+    compileall.compile_dir(library, quiet=2)  # containers start a great many of them
+
+
+def _launcher(name: str, library: Path) -> str:
     """Return the script that starts one of the lab's tools: without site, with few imports."""
-    package = Path(kitlib.__file__).resolve().parents[1]
     start = (
-        f"import sys; sys.path.insert(0, {str(package)!r}); sys.dont_write_bytecode = True; "
+        f"import sys; sys.path.insert(0, {str(library)!r}); "
         f"from kitlib.lab.applets.{name} import main; sys.exit(main(sys.argv[1:]))"
     )
     head = f"#!/bin/sh\n# {name} of the lab, which stands in where the machine has none\n"
-    return f'{head}exec {LAB_DIR}/python -SE -c "{start}" "$@"\n'
+    return f'{head}exec {LAB_DIR}/python -SEB -c "{start}" "$@"\n'
