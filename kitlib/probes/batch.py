@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 
 __all__ = ["Said", "command", "parse"]
 
@@ -67,9 +68,7 @@ def parse(text: str, *, count: int) -> list[Said]:
     numbers = [int(each) for each in parts[1::3]]
     if not end or numbers != list(range(1, count + 1)):
         last = (text.strip().splitlines() or ["nothing"])[-1]
-        raise ParseError(
-            f"{len(numbers)} of {count} commands: {last}", remedy="see the command's raw record"
-        )
+        raise ParseError(f"{len(numbers)} of {count} commands: {last}", remedy=BY_HAND)
     return [
         Said(said.strip("\n"), int(code))
         for code, said in zip(parts[2::3], parts[3::3], strict=True)

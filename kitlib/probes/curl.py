@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 from kitlib.probes.timed import Sample
 
 __all__ = ["Exchange", "command", "connects", "parse", "responses", "wholes"]
@@ -191,4 +192,4 @@ def _ms(seconds: float) -> float:
 
 
 def _strange(what: str) -> ParseError:
-    return ParseError(f"curl: {what}", remedy="see the command's raw record")
+    return ParseError(f"curl: {what}", remedy=BY_HAND)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 from kitlib.probes.timed import Sample
 
 __all__ = ["Lookup", "command", "parse", "times"]
@@ -133,4 +134,4 @@ def _no_address(status: str) -> str:
 
 
 def _strange(what: str) -> ParseError:
-    return ParseError(f"dig: {what}", remedy="see the command's raw record")
+    return ParseError(f"dig: {what}", remedy=BY_HAND)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 from kitlib.probes.timed import Sample
 
 __all__ = ["Answer", "command", "parse", "sample"]
@@ -74,7 +75,7 @@ def parse(text: str) -> Answer:
     if _NO_MORE.fullmatch(text.strip()):  # BusyBox, on an answer without any
         return Answer(where, (), "no address in the answer")
     last = (text.strip().splitlines() or ["nothing"])[-1]
-    raise ParseError(f"nslookup: not an answer: {last}", remedy="see the command's raw record")
+    raise ParseError(f"nslookup: not an answer: {last}", remedy=BY_HAND)
 
 
 def sample(answer: Answer) -> Sample:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from kitlib.command import Cmd
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 from kitlib.probes.timed import Sample
 
 __all__ = ["command", "parse"]
@@ -105,4 +106,4 @@ def _samples(lines: list[re.Match[str]], cells: list[str], why: str) -> list[Sam
 
 
 def _strange(what: str) -> ParseError:
-    return ParseError(f"fping: {what}", remedy="see the command's raw record")
+    return ParseError(f"fping: {what}", remedy=BY_HAND)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 from kitlib.probes.timed import Sample
 
 __all__ = ["Answer", "command", "parse", "sample"]
@@ -51,7 +52,7 @@ def parse(stdout: str, stderr: str, exit_status: int) -> Answer:
     """
     if exit_status in _NO_PROGRAM:
         last = (stderr.strip().splitlines() or [f"exit status {exit_status}"])[-1]
-        raise ParseError(f"wget: did not run: {last}", remedy="see the command's raw record")
+        raise ParseError(f"wget: did not run: {last}", remedy=BY_HAND)
     if exit_status == 0:
         return Answer(True, stdout)
     if found := _STATUS.search(stderr):

@@ -13,6 +13,7 @@ from typing import Any
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 
 __all__ = ["Transfer", "command", "parse", "parse_server", "row", "server"]
 
@@ -137,4 +138,4 @@ def _number(value: object, name: str) -> float:
 
 
 def _strange(what: str) -> ParseError:
-    return ParseError(f"iperf3: {what}", remedy="see the command's raw record")
+    return ParseError(f"iperf3: {what}", remedy=BY_HAND)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
-from kitlib.probes import ping
+from kitlib.probes import BY_HAND, ping
 
 __all__ = ["Attempt", "PathMtu", "command", "parse", "row"]
 
@@ -191,4 +191,4 @@ def _attempt(size: int, said: str) -> Attempt:
 
 
 def _strange(what: str) -> ParseError:
-    return ParseError(f"mtu: {what}", remedy="see the command's raw record")
+    return ParseError(f"mtu: {what}", remedy=BY_HAND)

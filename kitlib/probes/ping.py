@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 from kitlib.probes.timed import Sample, rows
 
 __all__ = ["Sample", "command", "parse", "parse_sweep", "rows", "sweep"]
@@ -146,4 +147,4 @@ def parse(text: str, *, count: int) -> list[Sample]:
 
 
 def _strange(what: str) -> ParseError:
-    return ParseError(f"ping: {what}", remedy="see the command's raw record")
+    return ParseError(f"ping: {what}", remedy=BY_HAND)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 
 __all__ = ["Way", "command", "parse", "rows"]
 
@@ -113,4 +114,4 @@ def rows(
 
 
 def _strange(what: str) -> ParseError:
-    return ParseError(f"ip route get: {what}", remedy="see the command's raw record")
+    return ParseError(f"ip route get: {what}", remedy=BY_HAND)

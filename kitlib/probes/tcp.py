@@ -6,6 +6,7 @@ import re
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 from kitlib.probes.timed import Sample
 
 __all__ = ["command", "parse"]
@@ -44,7 +45,7 @@ def parse(text: str) -> Sample:
     end = _END.search(text)
     if end is None or int(end["code"]) in _NO_PROGRAM:
         last = (_END.sub("", text).strip().splitlines() or ["nothing"])[-1]
-        raise ParseError(f"nc: not an attempt: {last}", remedy="see the command's raw record")
+        raise ParseError(f"nc: not an attempt: {last}", remedy=BY_HAND)
     code = int(end["code"])
     if code == 0:
         return Sample(1, None, untimed=True)

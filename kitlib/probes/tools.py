@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
+from kitlib.probes import BY_HAND
 
 __all__ = ["CHOICES", "Choice", "choose", "command", "parse", "remedy"]
 
@@ -83,7 +84,7 @@ def parse(text: str) -> frozenset[str]:
     found = frozenset(_LINE.findall(text))
     if not text.rstrip().endswith("~end") or not found <= set(_TOOLS):
         last = (text.strip().splitlines() or ["nothing"])[-1]
-        raise ParseError(f"tools: not a list of tools: {last}", remedy="see the raw record")
+        raise ParseError(f"tools: not a list of tools: {last}", remedy=BY_HAND)
     return found
 
 
