@@ -244,7 +244,7 @@ def show(figure: Figure | Sequence[Figure] | None) -> None:
             return
         figure = None
     if figure is None:
-        figure_or_word: object = Rows((), (), "Nothing to draw: the run has no such record.")
+        figure_or_word: object = Rows((), (), "Nothing to draw: not measured, or nothing to tell.")
     else:
         figure_or_word = figure
     display(figure_or_word)  # type: ignore[no-untyped-call]
