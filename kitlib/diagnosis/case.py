@@ -10,7 +10,17 @@ from kitlib.diagnosis.blame import Blame, Pair, Part, named, natural
 from kitlib.diagnosis.seen import Evidence, Seen, Tables
 from kitlib.model import CLUSTER, Check, Status
 
-__all__ = ["HARMLESS", "Case", "Reason", "at", "between", "count", "said", "target_of"]
+__all__ = [
+    "HARMLESS",
+    "Case",
+    "Reason",
+    "at",
+    "between",
+    "count",
+    "in_brackets",
+    "said",
+    "target_of",
+]
 
 
 class Reason(StrEnum):
@@ -183,8 +193,13 @@ def at(cause: Blame) -> str:
 
 def said(seen: Seen, cause: Blame) -> str:
     """Return the network's own words, as the end of a sentence; empty where it said nothing."""
-    words = seen.reasons(cause.pairs)
-    return f" ({words})" if words else ""
+    return in_brackets(seen.reasons(cause.pairs))
+
+
+def in_brackets(*words: str) -> str:
+    """Return the first two of the words as the end of a sentence; empty where there are none."""
+    told = [each for each in words if each]
+    return f" ({'; '.join(told[:2])})" if told else ""
 
 
 def count(pairs: Collection[object], what: str = "pair") -> str:

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kitlib.diagnosis.blame import Pair, Part, blame, named
-from kitlib.diagnosis.case import HARMLESS, Case, Reason, at, between, count, said, target_of
+from kitlib.diagnosis.case import (
+    HARMLESS,
+    Case,
+    Reason,
+    at,
+    between,
+    count,
+    in_brackets,
+    said,
+    target_of,
+)
 from kitlib.diagnosis.seen import Asked, Seen, answers, newest, seen
 from kitlib.model import CLUSTER, Status
 
@@ -105,13 +115,11 @@ def _services(case: Case) -> None:
         else:
             case.tried.add((node, "Service"))
             if how.failed and share.get(node, 1.0) == 1.0:
-                why = f" ({how.why})" if how.why else ""
-                some[node] = f"{how.failed} of {how.tries} requests{why}"
+                some[node] = f"{how.failed} of {how.tries} requests{in_brackets(how.why)}"
     nodes = sorted({node for node, _ in asked})
     address = next(iter(asked))[1]
     everywhere = len(dead) == len(nodes) > 1
-    for names in [[CLUSTER]] if everywhere else [[node] for node in sorted(dead)]:
-        (name,) = names
+    for name in [CLUSTER] if everywhere else sorted(dead):
         where = "every node" if everywhere else name
         words = sorted({why for node, why in dead.items() if why and name in (node, CLUSTER)})
         case.find(
@@ -119,7 +127,7 @@ def _services(case: Case) -> None:
             name,
             "a ClusterIP leads to the pods behind it",
             got=f"no request from {where} through {address} was answered"
-            + (f" ({'; '.join(words[:2])})" if words else "")
+            + in_brackets(*words)
             + ", though the same pods answer directly",
             expected="an answer",
             remedy=f"kube-proxy (or what the plugin has instead) on {where}: {PROXY}"
@@ -252,7 +260,7 @@ def _one_host(
         host,
         "each DNS server of the cluster answers",
         got=f"the DNS server{many} {named(servers)} on {host} answer{'' if many else 's'} nobody"
-        f"{only}" + (f" ({'; '.join(words[:2])})" if words else ""),
+        f"{only}" + in_brackets(*words),
         expected="an answer",
         remedy=f"{DNS} --field-selector spec.nodeName={host}; kubectl -n kube-system logs -l "
         "k8s-app=kube-dns --prefix",
@@ -282,7 +290,7 @@ def _asked_in_vain(case: Case, asks: list[_Ask]) -> None:
             node,
             "pods get answers from the DNS servers directly",
             got=f"none on {node} from {named(servers, 3)}"
-            + (f" ({'; '.join(words[:2])})" if words else "")
+            + in_brackets(*words)
             + ", which answer others",
             expected="an answer",
             remedy=f"port 53 on the way from {node}: nft list ruleset; iptables -S; kubectl get "
@@ -293,7 +301,7 @@ def _asked_in_vain(case: Case, asks: list[_Ask]) -> None:
 def _by_service(case: Case, asks: list[_Ask], broken: set[tuple[str, str]]) -> None:
     """Judge names asked of the DNS Service, and names outside, where nothing else explains it."""
     blamed: set[str] = set()
-    for probe in ("dns_cluster_udp", "dns_cluster_tcp", "dns_external"):
+    for probe in _PROTOCOL:
         for ask in (each for each in asks if each.probe == probe):
             bad = [
                 node
@@ -318,8 +326,7 @@ def _name_finding(case: Case, ask: _Ask, bad: list[str]) -> None:
         Reason.DNS,
         bad[0] if len(bad) == 1 else CLUSTER,
         f"{what} resolves",
-        got=f"not on {where} over {_PROTOCOL[ask.probe]}, asked at {server}"
-        + (f" ({'; '.join(words[:2])})" if words else ""),
+        got=f"not on {where} over {_PROTOCOL[ask.probe]}, asked at {server}" + in_brackets(*words),
         expected="an address",
         remedy="names of the cluster do resolve: look at where the DNS servers forward to, and "
         "whether that can be reached: kubectl -n kube-system get configmap coredns -o yaml"
