@@ -126,13 +126,9 @@ def _policy(step: str, port: int) -> Obj:
 def _create(ctx: Context, path: str, policy: Obj) -> None:
     name = policy["metadata"]["name"]
     what = f"create NetworkPolicy {name}, which selects the agents alone"
-    ctx.perform(Action(CLUSTER, what, do=lambda hands: _ignore(hands.kube().create(path, policy))))
+    ctx.perform(Action(CLUSTER, what, do=lambda hands: hands.kube().create(path, policy)))
 
 
 def _remove(ctx: Context, path: str, name: str) -> None:
     what = f"remove NetworkPolicy {name}"
     ctx.perform(Action(CLUSTER, what, do=lambda hands: hands.kube().delete(f"{path}/{name}")))
-
-
-def _ignore(_: object) -> None:
-    return

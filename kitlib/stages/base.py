@@ -117,7 +117,7 @@ class Action:
     target: str
     what: str
     command: Cmd | None = None
-    do: Callable[[Hands], None] | None = None
+    do: Callable[[Hands], object] | None = None
     changes_cluster: bool = False
 
     @property
