@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kitlib.diagnosis.connected import EVIDENCE
-from kitlib.errors import ApiError, KitError, PreconditionError
+from kitlib.errors import ApiError, KitError
 from kitlib.fanout import fan_out
 from kitlib.kube import Obj
-from kitlib.measure import API_SECONDS, PATHS, planned
+from kitlib.measure import API_SECONDS, PATHS, planned, wanted_rounds
 from kitlib.model import CLUSTER
 from kitlib.policies import try_policies
 from kitlib.probes.pairs import Pair
@@ -48,12 +48,10 @@ def measure_connectivity(session: Session, rounds: int = 0) -> int:
         PreconditionError: `rounds` is negative, or no agent runs.
         KitError: It was broken off; what was measured until then is kept, the agents are gone.
     """
-    if rounds < 0:
-        raise PreconditionError(f"rounds: {rounds}: at least 1 round is needed")
+    rounds = wanted_rounds(session, rounds)
     ctx, journal = session.context, session.journal
     ctx.read_only = session.dry_run
     journal.stage = STAGE
-    rounds = rounds or session.params.diagnose.rounds
     journal.event("measure.started", rounds=rounds)
     with session.exclusive(), agents(ctx, AgentSet.of(ctx, host_network=True)) as found:
         session.doors.origins.ask(found)

@@ -25,7 +25,7 @@ from kitlib.fanout import fan_out
 from kitlib.living import zone_of
 from kitlib.model import CLUSTER, Check, Status, failed
 from kitlib.params import Probe
-from kitlib.probes import fping, pairs, ping
+from kitlib.probes import fping, pairs, ping, timed
 from kitlib.probes.pairs import Pair, Schedule
 from kitlib.probes.timed import Sample
 from kitlib.runs import DIAGNOSIS
@@ -35,7 +35,7 @@ from kitlib.stages.agents import Agents, AgentSet, agents
 from kitlib.stages.observe import network_now
 from kitlib.turns import Kept, Missing, NoAgent, Row, Tour, unfinished
 
-__all__ = ["PATHS", "STAGE", "Measured", "measure_latency", "planned"]
+__all__ = ["PATHS", "STAGE", "Measured", "measure_latency", "planned", "wanted_rounds"]
 
 STAGE = "latency"
 """The name under which the journal keeps what happens here."""
@@ -61,6 +61,17 @@ def planned(session: Session, nodes: Sequence[str]) -> Schedule:
         zones={node["metadata"]["name"]: zone_of(node) for node in known},
         side_by_side=wanted.side_by_side or (1 if lab else 0),
     )
+
+
+def wanted_rounds(session: Session, rounds: int) -> int:
+    """Return how often is measured: so often, or for 0 what the parameters say.
+
+    Raises:
+        PreconditionError: It is negative.
+    """
+    if rounds < 0:
+        raise PreconditionError(f"rounds: {rounds}: at least 1 round is needed")
+    return rounds or session.params.diagnose.rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +118,8 @@ def measure_latency(
             fping.
         KitError: It was broken off; what was measured until then is kept, the agents are gone.
     """
-    if rounds < 0:
-        raise PreconditionError(f"rounds: {rounds}: at least 1 round is needed")
+    rounds = wanted_rounds(session, rounds)
     ctx, journal = session.context, session.journal
-    rounds = rounds or session.params.diagnose.rounds
     usual = session.params.probe
     probe = usual.model_copy(
         update={"samples": packets or usual.samples, "interval": interval or usual.interval}
@@ -207,7 +216,7 @@ class _Work:
             samples = parse(result.stdout + result.stderr)
         except ParseError as error:
             raise CommandError(source, str(cmd), result.exit_status, result.tail()) from error
-        found = ping.rows(
+        rows: list[Row] = timed.rows(
             samples,
             round=self._number,
             src=source,
@@ -217,8 +226,8 @@ class _Work:
             path=path,
             started=started,
             interval=self.probe.interval,
+            side_by_side=together,
         )
-        rows: list[Row] = [{**row, "side_by_side": together} for row in found]
         if path == "pod":
             self.sent[source] += sum(_left_the_pod(row) for row in rows)
         return rows

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from kitlib.command import Cmd, script
 from kitlib.errors import ParseError
 from kitlib.probes import BY_HAND
-from kitlib.probes.timed import Sample, rows
+from kitlib.probes.timed import Sample
 
-__all__ = ["Sample", "command", "parse", "parse_sweep", "rows", "sweep"]
+__all__ = ["Sample", "command", "parse", "parse_sweep", "sweep"]
 
 AT_A_TIME = 8
 """Addresses that a sweep pings side by side: it asks whether they answer, not how fast."""
