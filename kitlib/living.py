@@ -60,9 +60,9 @@ def describe(kube: Kube, cluster: str, known: Catalogue) -> dict[str, Any]:
     Returns:
         `cluster`, `kubernetes_version` (major.minor.patch), `plugin` and `plugin_delegate` (empty
         for none that is known), `plugin_backend` (how it carries packets, where its objects say
-        so), `plugin_seen` (its workloads), `pod_cidr` and `service_cidr`
-        (empty where the API does not tell), `dns_service` (namespace, name, address; or None),
-        `hosts` (name, address, role, labels: the zone), `left_out` (Node -> why it is no host).
+        so), `plugin_seen` (its workloads), `pod_cidr` and `service_cidr` (empty where the API does
+        not tell), `hosts` (name, address, role, labels: the zone), `left_out` (Node -> why it is no
+        host).
 
     Raises:
         ApiError: The API does not answer.
@@ -76,7 +76,6 @@ def describe(kube: Kube, cluster: str, known: Catalogue) -> dict[str, Any]:
             f"{kube.server}: the cluster has no Linux node: there is nothing to diagnose",
             remedy="kubectl get nodes -o wide",
         )
-    services = _told(kube, "/api/v1/services")
     plugin, delegate, seen = recognised(_workloads(kube, known), known)
     pods, cidr = _ranges(kube)
     shares = [node.get("spec", {}).get("podCIDR", "") for node in nodes]
@@ -89,7 +88,6 @@ def describe(kube: Kube, cluster: str, known: Catalogue) -> dict[str, Any]:
         "plugin_seen": seen,
         "pod_cidr": pods or _around(shares),
         "service_cidr": cidr,
-        "dns_service": _dns(services),
         "hosts": hosts,
         "left_out": left_out,
     }
@@ -244,17 +242,3 @@ def _around(shares: Sequence[str]) -> str:
     while not all(each.subnet_of(whole) for each in found):
         whole = whole.supernet()
     return str(whole)
-
-
-def _dns(services: Sequence[Obj]) -> dict[str, str] | None:
-    """Return the Service of the cluster's DNS: kube-dns by its label, whatever its name."""
-    for item in services:
-        labels = item["metadata"].get("labels") or {}
-        if labels.get("k8s-app") == "kube-dns" and item["metadata"]["namespace"] == "kube-system":
-            address = str(item["spec"].get("clusterIP", ""))
-            return {
-                "namespace": "kube-system",
-                "name": str(item["metadata"]["name"]),
-                "address": address,
-            }
-    return None

@@ -31,7 +31,7 @@ def connected_run(root: Path, network: Network, *, seed: int = 3) -> Path:
     maker.event(
         1.0, EVIDENCE, stage="connectivity",
         nodes=list(evidence.nodes), missing=dict(evidence.missing), skipped={},
-        dns_servers=dict(evidence.dns_servers), dns_service=evidence.dns_service,
+        dns_servers=dict(evidence.dns_servers),
         port=evidence.port,
     )  # fmt: skip
     path = maker.write(verdict="PASS")

@@ -136,7 +136,6 @@ class Network:
             tuple(self.names),
             dict.fromkeys(self.no_agent, "the pod is Pending"),
             dict(self.servers),
-            NAMES,
             {},
             self.entry if self.known else None,
             self.plugin if self.known else "their-own-net",

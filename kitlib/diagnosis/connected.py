@@ -254,7 +254,6 @@ def _evidence(run: Run) -> Evidence:
         tuple(map(str, told.get("nodes") or ())),
         words("missing"),
         words("dns_servers"),
-        str(told.get("dns_service") or ""),
         words("skipped"),
         plugin if plugin and plugin.name else None,
         run.plugin,

@@ -34,7 +34,6 @@ class Evidence:
         missing: Node without an agent that runs -> why.
         mute: Node whose agent runs, can be sent to, and takes no commands -> why.
         dns_servers: Address of a DNS server's pod -> the node that it is on.
-        dns_service: The DNS Service's ClusterIP; empty: not known.
         skipped: Probe -> why it was not run.
         plugin: The catalogue's entry; None for a plugin that it does not know.
         plugin_name: How the plugin is called; empty: not known.
@@ -44,7 +43,6 @@ class Evidence:
     nodes: tuple[str, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
     dns_servers: Mapping[str, str] = field(default_factory=dict)
-    dns_service: str = ""
     skipped: Mapping[str, str] = field(default_factory=dict)
     plugin: Plugin | None = None
     plugin_name: str = ""
