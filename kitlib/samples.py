@@ -30,6 +30,7 @@ __all__ = [
     "Column",
     "Probed",
     "read_samples",
+    "stamp",
     "write_samples",
     "write_whole",
 ]
@@ -232,6 +233,18 @@ def read_samples(
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def stamp(run: Run, probe: str = "*") -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when the samples of a run do: each file's probe, time (ns) and size.
+
+    Args:
+        run: The run.
+        probe: The probe; `*` for all.
+    """
+    files = sorted((run.path / "samples").glob(f"{probe}/*.parquet"))
+    stats = [(each.parent.name, each.stat()) for each in files]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 def write_whole(path: Path, data: Any) -> Path:

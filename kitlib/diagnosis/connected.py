@@ -7,7 +7,7 @@ All of it is computed from the run directory: the samples, and what the journal 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from kitlib.diagnosis.case import between
 from kitlib.diagnosis.connectivity import ENDS, Evidence, Judgement, judge
 from kitlib.diagnosis.sizes import mtu_pairs, told_too_big
 from kitlib.model import Check
-from kitlib.runs import Run
-from kitlib.samples import PROBES, read_samples
+from kitlib.runs import Run, load_run
+from kitlib.samples import PROBES, read_samples, stamp
 
 __all__ = [
     "EVIDENCE",
@@ -158,7 +158,7 @@ def probe_table(run: Run) -> pd.DataFrame:
 
     Percentiles are of all samples of all pairs and rounds, with 95 % confidence.
     """
-    return _probe_table(run.path.resolve(), _stamp(run)).copy()
+    return _probe_table(run.path.resolve(), stamp(run)).copy()
 
 
 def probe_figure(run: Run) -> Picture | None:
@@ -236,12 +236,6 @@ def _bars(pods: pd.DataFrame, short: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows[:_MOST_BARS])
 
 
-def _stamp(run: Run) -> tuple[tuple[str, int, int], ...]:
-    files = sorted((run.path / "samples").glob("*/*.parquet"))
-    stats = [(each.parent.name, each.stat()) for each in files]
-    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
-
-
 def _evidence(run: Run) -> Evidence:
     """Return what the journal says besides the samples; the last word counts."""
     told = [entry.data for entry in run.entries if entry.kind == EVIDENCE][-1]
@@ -264,25 +258,12 @@ def _evidence(run: Run) -> Evidence:
 
 def _judged(run: Run) -> Judgement:
     number = sum(entry.kind == EVIDENCE for entry in run.entries)
-    return _judge(_Keyed(run, (run.path.resolve(), number, _stamp(run))))
-
-
-class _Keyed:
-    """A run that equals another one with the same files."""
-
-    def __init__(self, run: Run, key: Sequence[object]) -> None:
-        self.run, self.key = run, tuple(key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
+    return _judge(run.path.resolve(), (number, stamp(run)))
 
 
 @lru_cache(maxsize=2)
-def _judge(keyed: _Keyed) -> Judgement:
-    run = keyed.run
+def _judge(path: Path, _: object) -> Judgement:
+    run = load_run(path)
     return judge({probe: read_samples(run, probe) for probe in PROBES}, _evidence(run))
 
 

@@ -18,7 +18,7 @@ from kitlib.diagnosis.captions import caption
 from kitlib.diagnosis.connected import explained
 from kitlib.model import Check
 from kitlib.runs import Run
-from kitlib.samples import read_samples
+from kitlib.samples import read_samples, stamp
 
 __all__ = [
     "latency_checks",
@@ -64,13 +64,11 @@ class _Measured:
 
 def _measured(run: Run) -> _Measured:
     """Return what was measured, read and computed once as long as the files stay the same."""
-    files = sorted((run.path / "samples" / "ping").glob("*.parquet"))
-    stats = [each.stat() for each in files]
-    return _read(run.path.resolve(), tuple((each.st_mtime_ns, each.st_size) for each in stats))
+    return _read(run.path.resolve(), stamp(run, "ping"))
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, _: tuple[tuple[int, int], ...]) -> _Measured:
+def _read(path: Path, _: object) -> _Measured:
     samples = read_samples(Run(path), only=_USED)
     costs = frames.latency_costs(samples)
     seen = {str(name) for end in ("src", "dst") for name in samples[end].unique()}
