@@ -70,6 +70,9 @@ class _Work:
     mute: dict[str, str] = field(default_factory=dict)
     _again: bool = False
     _swept: bool = False
+    _works: set[tuple[str, str, str]] = field(default_factory=set)
+    _dns_service: str = ""
+    _dns_servers: dict[str, str] = field(default_factory=dict)
 
     def all(self, rounds: int) -> int:
         """Return how many rows were written; they are written however it ends."""
@@ -276,11 +279,6 @@ class _Work:
         self.tables.write()
 
     # What they share.
-
-    def __post_init__(self) -> None:
-        self._works: set[tuple[str, str, str]] = set()
-        self._dns_service = ""
-        self._dns_servers: dict[str, str] = {}
 
     def _targets(self, node: str) -> list[str]:
         return [dst for src, dst in self.schedule.pairs if src == node]

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from kitlib.cli.apps import app
 from kitlib.cli.terminal import (
+    Confirm,
     DryRun,
     Format,
     FormatOption,
@@ -113,9 +114,7 @@ def remove(
             "disruption budgets still hold back after timeouts.drain; forget a host that is down.",
         ),
     ] = False,
-    confirm: Annotated[
-        str, typer.Option(help="Name the cluster: its CA hash.", metavar="HASH")
-    ] = "",
+    confirm: Confirm = "",
     dry_run: DryRun = False,
     keep: Keep = False,
 ) -> None:
@@ -148,9 +147,7 @@ def remove(
 def unplug(
     params: ParamsArg,
     plugin: Plugin = None,
-    confirm: Annotated[
-        str, typer.Option(help="Name the cluster: its CA hash.", metavar="HASH")
-    ] = "",
+    confirm: Confirm = "",
     dry_run: DryRun = False,
     keep: Keep = False,
 ) -> None:

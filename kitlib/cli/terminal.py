@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAB_PARAMS",
+    "Confirm",
     "DryRun",
     "Format",
     "FormatOption",
@@ -54,6 +55,9 @@ ParamsArg = Annotated[Path, typer.Argument(help="The parameter file.", show_defa
 Plugin = Annotated[
     str | None, typer.Option(help="Another network plugin than the file names.", metavar="NAME")
 ]
+
+
+Confirm = Annotated[str, typer.Option(help="Name the cluster: its CA hash.", metavar="HASH")]
 
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
